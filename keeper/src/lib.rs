@@ -1,0 +1,1 @@
+//! The keeper: the small parent of one machine’s processes.

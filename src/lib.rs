@@ -1,0 +1,1 @@
+//! creel runs CI workflows in disposable microVMs.
