@@ -1,0 +1,25 @@
+//! What an operator or user may set, where creel finds its things, and every default.
+//!
+//! - `environment`: what of the process environment matters here; read in one place, handed in everywhere else.
+//! - `settings`: the values, typed, with their defaults.
+//! - `keys`: the name, meaning and parser of each value. `--print-config` and the documentation come from it.
+//! - `load`: file and environment into settings; every mistake with its line.
+//! - `places`: the directories.
+//! - `units`: durations and sizes as people write them.
+
+mod environment;
+mod keys;
+mod load;
+mod places;
+mod settings;
+mod units;
+
+pub use environment::Environment;
+pub use keys::{KEYS, Key};
+pub use load::{ConfigError, Problem};
+pub use places::{Places, PlacesError};
+pub use settings::{Accel, Config};
+pub use units::{ByteSize, Period, UnitError};
+
+#[cfg(test)]
+mod tests;

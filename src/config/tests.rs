@@ -1,0 +1,249 @@
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn environment(euid: u32, variables: &[(&str, &str)]) -> Environment {
+    Environment::of(euid, variables.iter().map(|(name, value)| (name.into(), value.into())))
+}
+
+fn user() -> Environment {
+    environment(1000, &[("HOME", "/home/ada")])
+}
+
+/// Loads `text` as the file `creel.toml`, and renders what is wrong with it.
+fn load(text: &str, environment: &Environment) -> Result<Config, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("creel.toml");
+    std::fs::write(&path, text).unwrap();
+    let place = format!("{}/", directory.path().display());
+    Config::load(environment, Some(&path)).map_err(|error| error.to_string().replace(&place, ""))
+}
+
+#[test]
+fn malformed_files_are_told_by_line_with_a_remedy() {
+    let cases = [
+        "[machine]\naccel = \"kwm\"",
+        "[machine]\n  acel = \"kvm\"",
+        "[machine]\ndefault = \"tiny\"",
+        "[machine]\nfrobnicate = true",
+        "[machines]\naccel = \"kvm\"",
+        "zebra = 1",
+        "machine = 3",
+        "[machine]\nagent_timeout = 90",
+        "[machine]\nagent_timeout = \"90\"",
+        "[machine]\nagent_timeout = \"0s\"",
+        "[machine]\nagent_timeout = \"90 seconds\"",
+        "[logs]\nmax_step = 67108864",
+        "[logs]\nmax_step = \"64MB\"",
+        "[logs]\nmax_step = \"64\"",
+        "[images]\ndir = \"images\"\ndefault = \"\"",
+        "[images]\ndefault = [\"tiny\"]",
+        "[qemu]\npath = true",
+        "[machine\naccel = \"kvm\"",
+        "[machine]\naccel = kvm",
+        "[machine]\naccel = \"kvm\"\naccel = \"tcg\"",
+        "# été\n[machine] # ü\naccel = \"é\"",
+    ];
+    let tell = |case: &&str| load(case, &user()).unwrap_err().replace('\n', "\n  -> ");
+    let told: Vec<_> = cases.iter().map(|case| format!("{case}\n  -> {}", tell(case))).collect();
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+#[test]
+fn malformed_variables_are_told_by_name() {
+    let mut environment = environment(
+        1000,
+        &[
+            ("HOME", "/home/ada"),
+            ("CREEL_MACHINE__ACEL", "kvm"),
+            ("CREEL_LOGS__MAX_STEP", "lots"),
+            ("CREEL_machine__accel", "kvm"),
+            ("CREEL_LOG", "debug"),
+        ],
+    );
+    environment.creel.insert("CREEL_RUN__DIR".into(), std::ffi::OsString::from_vec(vec![b'/', 0xff]));
+    insta::assert_snapshot!(load("", &environment).unwrap_err(), @r#"
+    CREEL_LOGS__MAX_STEP: `logs.max_step`: `lots` is no size; write it as in `512KiB`, `64MiB`, `2GiB`
+    CREEL_MACHINE__ACEL: no setting has this variable; did you mean `CREEL_MACHINE__ACCEL`?
+    CREEL_RUN__DIR: `run.dir`: expected an absolute path such as "/srv/creel", found bytes that are not UTF-8
+    CREEL_machine__accel: no setting has this variable; did you mean `CREEL_MACHINE__ACCEL`?
+    "#);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
+    let text = "[machine]\naccel = \"kvm\"\nagent_timeout = \"30s\"\n[state]\ndir = \"/srv/creel\"";
+    let variables = [
+        ("HOME", "/home/ada"),
+        ("CREEL_MACHINE__ACCEL", "tcg"),
+        ("CREEL_IMAGES__DEFAULT", "nixos-x86_64"),
+        ("CREEL_CACHE__DIR", "/srv/cache"),
+    ];
+    let config = load(text, &environment(1000, &variables)).unwrap();
+    assert_eq!(config.machine.accel, Accel::Tcg);
+    assert_eq!(config.machine.agent_timeout.get(), Duration::from_secs(30));
+    assert_eq!(config.machine.shutdown_timeout.get(), Duration::from_secs(10));
+    assert_eq!(config.images.default, "nixos-x86_64");
+    assert_eq!(config.places.images[0], Path::new("/srv/creel/images"), "follows state.dir");
+    assert_eq!(config.places.cache, Path::new("/srv/cache"));
+}
+
+#[test]
+fn ones_own_file_may_be_missing_but_not_a_named_one() {
+    let home = tempfile::tempdir().unwrap();
+    let environment = environment(1000, &[("HOME", home.path().to_str().unwrap())]);
+    assert_eq!(Config::load(&environment, None).unwrap().machine.accel, Accel::Auto);
+
+    let own = environment.config_file().unwrap();
+    assert_eq!(own, home.path().join(".config/creel/creel.toml"));
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "[machine]\naccel = \"tcg\"").unwrap();
+    assert_eq!(Config::load(&environment, None).unwrap().machine.accel, Accel::Tcg);
+
+    let error = Config::load(&environment, Some(Path::new("/nonexistent/creel.toml"))).unwrap_err();
+    assert_eq!(error.to_string(), "failed to read the configuration `/nonexistent/creel.toml`");
+    let error = Config::load(&environment, Some(Path::new("/dev/zero"))).unwrap_err();
+    assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+}
+
+#[test]
+fn places_of_root_of_a_user_and_with_xdg() {
+    let places = |environment: &Environment| {
+        let places = load("", environment)?.places;
+        let roots = |roots: &[PathBuf]| {
+            roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(":")
+        };
+        Ok::<_, String>(format!(
+            "run {}\nstate {}\ncache {}\nimages {}\nkit {}",
+            places.run.display(),
+            places.state.display(),
+            places.cache.display(),
+            roots(&places.images),
+            roots(&places.kit),
+        ))
+    };
+    let xdg = environment(
+        1000,
+        &[
+            ("HOME", "/home/ada"),
+            ("XDG_RUNTIME_DIR", "/run/user/1000"),
+            ("XDG_STATE_HOME", "/data/state"),
+            ("XDG_CACHE_HOME", "relative/is/ignored"),
+        ],
+    );
+    let root = environment(0, &[("HOME", "/root"), ("XDG_RUNTIME_DIR", "/run/user/0")]);
+    insta::assert_snapshot!(places(&root).unwrap(), @"
+    run /run/creel
+    state /var/lib/creel
+    cache /var/lib/creel/cache
+    images /var/lib/creel/images:/usr/lib/creel/images
+    kit /var/lib/creel/kit:/usr/lib/creel/kit
+    ");
+    insta::assert_snapshot!(places(&user()).unwrap(), @"
+    run /tmp/creel-1000
+    state /home/ada/.local/state/creel
+    cache /home/ada/.cache/creel
+    images /home/ada/.local/state/creel/images:/var/lib/creel/images:/usr/lib/creel/images
+    kit /home/ada/.local/state/creel/kit:/var/lib/creel/kit:/usr/lib/creel/kit
+    ");
+    insta::assert_snapshot!(places(&xdg).unwrap(), @"
+    run /run/user/1000/creel
+    state /data/state/creel
+    cache /home/ada/.cache/creel
+    images /data/state/creel/images:/var/lib/creel/images:/usr/lib/creel/images
+    kit /data/state/creel/kit:/var/lib/creel/kit:/usr/lib/creel/kit
+    ");
+    insta::assert_snapshot!(places(&environment(1000, &[])).unwrap_err(), @"there is no directory for creel's state: HOME is not set; set it, or XDG_STATE_HOME, or `state.dir`");
+    let both = [("CREEL_STATE__DIR", "/s"), ("CREEL_CACHE__DIR", "/c")];
+    assert!(places(&environment(1000, &both)).is_ok(), "no HOME is needed when both are set");
+
+    assert_eq!(root.config_file().unwrap(), Path::new("/etc/creel/creel.toml"));
+    assert_eq!(
+        environment(1000, &[("XDG_CONFIG_HOME", "/cfg")]).config_file().unwrap(),
+        Path::new("/cfg/creel/creel.toml")
+    );
+    assert_eq!(environment(1000, &[]).config_file(), None);
+}
+
+#[test]
+fn the_run_directory_is_made_private_and_a_foreign_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("a/run");
+    let euid = rustix::process::geteuid().as_raw();
+    let told = |euid| {
+        let environment = environment(euid, &[("HOME", "/"), ("CREEL_RUN__DIR", run.to_str().unwrap())]);
+        let result = load("", &environment).unwrap().places.prepare_run();
+        result.map_err(|error| error.to_string().replace(directory.path().to_str().unwrap(), ""))
+    };
+    told(euid).unwrap();
+    told(euid).unwrap();
+    let mode = std::fs::metadata(&run).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, if euid == 0 { 0o755 } else { 0o700 });
+
+    assert!(told(euid + 1).unwrap_err().contains(&format!("`/a/run` belongs to uid {euid};")));
+    std::fs::set_permissions(&run, PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(told(euid).unwrap_err().contains("is open to others (mode 0777)"));
+    std::fs::remove_dir(&run).unwrap();
+    std::os::unix::fs::symlink("/tmp", &run).unwrap();
+    assert!(told(euid).unwrap_err().contains("is no directory"));
+}
+
+#[test]
+fn the_printed_configuration_says_the_same() {
+    let config = load("", &user()).unwrap();
+    let printed = config.render_toml();
+    insta::assert_snapshot!(printed);
+    let again = load(&printed, &environment(1000, &[("HOME", "/elsewhere")])).unwrap();
+    assert_eq!(again.places, config.places);
+    assert_eq!(again.render_toml(), printed);
+}
+
+#[test]
+fn a_value_with_quotes_and_newlines_survives_printing() {
+    let odd = "/srv/a \"b\"\n\\c";
+    let config = load("", &environment(1000, &[("HOME", "/h"), ("CREEL_STATE__DIR", odd)])).unwrap();
+    assert_eq!(load(&config.render_toml(), &user()).unwrap().places.state, Path::new(odd));
+}
+
+proptest! {
+    #[test]
+    fn durations_and_sizes_read_back(milliseconds in 1_u64..=31_536_000_000, bytes in 1_u64.., shift in 0_u32..50) {
+        let parse = |text: &str| text.parse::<Period>();
+        let period = parse(&format!("{milliseconds}ms")).unwrap();
+        prop_assert_eq!(period.get(), Duration::from_millis(milliseconds));
+        prop_assert_eq!(parse(&period.to_string()).unwrap(), period);
+        let size: ByteSize = format!("{}B", (bytes >> shift << shift).max(1)).parse().unwrap();
+        prop_assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);
+    }
+
+    #[test]
+    fn no_text_panics(text in "\\PC{0,12}|[0-9dhmsKMGiB]{0,24}") {
+        let _ = (text.parse::<Period>(), text.parse::<ByteSize>());
+        let _ = load(&text, &user());
+    }
+}
+
+#[test]
+fn durations_and_sizes_are_written_as_people_do() {
+    let period =
+        |text: &str| text.parse::<Period>().map(|period| (period.get().as_millis(), period.to_string()));
+    assert_eq!(period("1h30m").unwrap(), (5_400_000, "1h30m".to_owned()));
+    assert_eq!(period("90s").unwrap(), (90_000, "1m30s".to_owned()));
+    assert_eq!(period("1500ms").unwrap(), (1500, "1s500ms".to_owned()));
+    for wrong in ["", "s", "1x", "30m1h", "1m1m", "-1s", "1.5h", "366d", "99999999999999999999s", "90", "0ms"]
+    {
+        assert!(period(wrong).is_err(), "{wrong}");
+    }
+    let size = |text: &str| text.parse::<ByteSize>().map(|size| (size.bytes(), size.to_string()));
+    assert_eq!(size("64MiB").unwrap(), (64 << 20, "64MiB".to_owned()));
+    assert_eq!(size("1536KiB").unwrap(), (1536 << 10, "1536KiB".to_owned()));
+    assert_eq!(size("2048MiB").unwrap().1, "2GiB");
+    for wrong in ["", "MiB", "1MB", "1 MiB", "0B", "99999999TiB", "12"] {
+        assert!(size(wrong).is_err(), "{wrong}");
+    }
+}
