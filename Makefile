@@ -1,0 +1,62 @@
+# make demo      set up, build, and run a workflow in a microVM
+# make test      set up, and run every test
+# make kit       build the kit: kernel, modules, agent, keeper, vsock helper
+# make deny      licences, bans and sources of the dependencies
+# make install   install below $(DESTDIR)$(prefix)
+
+prefix ?= /usr/local
+host_triple := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+target := target
+kit := $(target)/kit
+creel := $(target)/release/creel
+
+# A pinned copy: the hybrid transport's helper, which Debian does not package.
+vsock_helper_version := 0.3.0
+vsock_helper := $(target)/vsock-helper/$(vsock_helper_version)/bin/vhost-device-vsock
+
+# Flags are not per package, so what is linked statically has a target directory of its own.
+static_dir := $(target)/static
+static_programs := $(static_dir)/$(host_triple)/static
+
+.PHONY: demo build kit setup test deny install clean
+
+demo: kit
+	$(creel) image build tiny
+	$(creel) run -f examples/hello.yml
+
+setup:
+	@scripts/setup
+
+build: setup
+	cargo build --release --locked --bin creel
+
+kit: build $(vsock_helper)
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile static \
+		--target $(host_triple) --target-dir $(static_dir) -p creel-agent -p creel-keeper
+	$(creel) debug kit --output $(kit) --agent $(static_programs)/creel-agent \
+		--keeper $(static_programs)/creel-keeper --vsock-helper $(vsock_helper)
+
+$(vsock_helper): | setup
+	cargo install --locked --root $(target)/vsock-helper/$(vsock_helper_version) \
+		--version $(vsock_helper_version) vhost-device-vsock
+
+test: kit
+	scripts/setup --test
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	CREEL_KIT__DIR=$(abspath $(kit)) CREEL_TEST_PROGRAM=$(abspath $(creel)) cargo test --locked --workspace
+
+deny:
+	@command -v $(target)/tools/bin/cargo-deny >/dev/null || \
+		cargo install --locked --root $(target)/tools --version 0.20.2 cargo-deny
+	$(target)/tools/bin/cargo-deny check bans licenses sources
+	@$(target)/tools/bin/cargo-deny check advisories || \
+		echo "advisories were not checked: their database could not be fetched, or see above"
+
+install: kit
+	install -D -m 755 $(creel) $(DESTDIR)$(prefix)/bin/creel
+	mkdir -p $(DESTDIR)$(prefix)/lib/creel
+	cp -rT $(kit) $(DESTDIR)$(prefix)/lib/creel/kit
+
+clean:
+	cargo clean

@@ -1,0 +1,60 @@
+//! Parses the command line, sets up tracing and the async runtime, and calls the subcommand.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use super::args::{Cli, Command, DebugCommand};
+use super::context::Context;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::{debug, doctor, image, run, version};
+
+/// What the `creel` program does.
+pub fn main() -> ExitCode {
+    // clap itself exits with 2 on bad usage and 0 on --help and --version.
+    let cli = Cli::parse();
+    init_tracing(cli.global.verbose);
+    let tokio = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(tokio) => tokio,
+        Err(error) => return report(&Failure::internal(format!("failed to start: {error}"))),
+    };
+    match tokio.block_on(dispatch(cli)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    // A kit is put together where there is nothing to configure yet.
+    if let Command::Debug(DebugCommand::Kit { output, agent, keeper, vsock_helper }) = cli.command {
+        return debug::kit(&output, agent, keeper, vsock_helper);
+    }
+    let context = Context::load(cli.global.config.as_deref())?;
+    match cli.command {
+        Command::Run(arguments) => run::run(&context, arguments).await,
+        Command::Doctor(json) => doctor::doctor(&context, json.json).await,
+        Command::Image(command) => image::image(&context, command),
+        Command::Version(json) => version::version(&context, json.json).await,
+        Command::Debug(DebugCommand::Kit { .. }) => Ok(Exit::Success),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    eprintln!("creel: {failure}");
+    failure.exit.into()
+}
+
+/// Diagnostics go to stderr; warnings always, more by -v or `CREEL_LOG` (tracing's filter syntax).
+fn init_tracing(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "creel=info,warn",
+        2 => "creel=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("CREEL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+}

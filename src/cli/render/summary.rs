@@ -1,0 +1,142 @@
+//! The end of a run: how each workflow ended, and where its time went.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::screen::{Colour, Screen};
+use crate::cli::exit::Exit;
+use crate::workflow::{Ending, Report};
+
+/// How many of the console's last lines are shown beside a machine's failure.
+const CONSOLE_LINES: usize = 15;
+
+impl From<&Report> for Exit {
+    fn from(report: &Report) -> Self {
+        match (&report.ending, report.outcome()) {
+            (Ending::SetupFailed(error), _) => (&error.failure).into(),
+            (_, Some(outcome)) => outcome.into(),
+            (_, None) => Self::Success,
+        }
+    }
+}
+
+/// The report as text for people.
+pub fn text(report: &Report, screen: &Screen) -> String {
+    let mut lines = Vec::new();
+    if let Some(tail) = report.console_tail() {
+        lines.push("the end of the guest's console, as the guest wrote it:".to_owned());
+        lines.extend(console_lines(tail).into_iter().map(|line| format!("  | {line}")));
+    }
+    let (verdict, colour) = match &report.ending {
+        Ending::Success => ("ok".to_owned(), Colour::Green),
+        Ending::SetupFailed(error) => (format!("setup failed: {error}"), Colour::Red),
+        Ending::StepFailed => match report.failed_step() {
+            Some(step) => (format!("step `{}`: {}", step.name, step.verdict), Colour::Red),
+            None => ("failed".to_owned(), Colour::Red),
+        },
+    };
+    lines.push(format!(
+        "{} {} in {}",
+        screen.paint(Colour::Bold, &format!("workflow {}:", report.workflow)),
+        screen.paint(colour, &verdict),
+        seconds(report.total)
+    ));
+    let phases: Vec<String> =
+        report.phases.iter().map(|(phase, took)| format!("{} {}", phase.label(), seconds(*took))).collect();
+    if !phases.is_empty() {
+        lines.push(row("setup", report.phases.iter().map(|(_, took)| *took).sum(), &phases.join(", ")));
+    }
+    for step in &report.steps {
+        lines.push(row(&step.name, step.verdict.usage.wall, &step.verdict.to_string()));
+    }
+    let skipped = report.planned_steps - report.steps.len();
+    if skipped > 0 && !report.succeeded() {
+        lines.push(format!("  {skipped} of {} steps not run", report.planned_steps));
+    }
+    if !report.steps.is_empty() {
+        lines.push(row("teardown", report.teardown, report.teardown_error.as_deref().unwrap_or_default()));
+    }
+    lines.join("\n")
+}
+
+/// The report as the last line of `--json`.
+pub fn json(report: &Report) -> Value {
+    let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let phases: serde_json::Map<String, Value> = report
+        .phases
+        .iter()
+        .map(|(phase, took)| (format!("{}_us", phase.label()), microseconds(*took).into()))
+        .collect();
+    let steps: Vec<Value> = report
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "step_id": step.index,
+                "name": step.name,
+                "verdict": step.verdict,
+                "text": step.verdict.to_string(),
+            })
+        })
+        .collect();
+    let setup_error = match &report.ending {
+        Ending::SetupFailed(error) => Some(error.to_string()),
+        _ => None,
+    };
+    json!({
+        "kind": "report",
+        "workflow": report.workflow,
+        "success": report.succeeded(),
+        "exit_code": Exit::from(report).code(),
+        "setup_error": setup_error,
+        "phases": phases,
+        "steps": steps,
+        "planned_steps": report.planned_steps,
+        "console_tail": report.console_tail().map(|tail| String::from_utf8_lossy(tail).into_owned()),
+        "teardown_us": microseconds(report.teardown),
+        "total_us": microseconds(report.total),
+    })
+}
+
+fn row(name: &str, took: Duration, text: &str) -> String {
+    const NAME_CHARS: usize = 28;
+    let shown: String = if name.chars().count() > NAME_CHARS {
+        name.chars().take(NAME_CHARS - 1).chain(['…']).collect()
+    } else {
+        name.to_owned()
+    };
+    format!("  {shown:<NAME_CHARS$} {:>8}  {text}", seconds(took)).trim_end().to_owned()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2}s", duration.as_secs_f64())
+}
+
+/// The guest's text, made safe for a terminal: no control characters but tabs.
+fn console_lines(tail: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(tail);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.chars().filter(|char| !char.is_control() || *char == '\t').collect::<String>())
+        .filter(|line: &String| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_can_t_drive_the_terminal() {
+        assert_eq!(console_lines(b"\x1b[2Jone\r\n\x07\n\xfftwo\n"), ["[2Jone", "\u{fffd}two"]);
+    }
+
+    #[test]
+    fn only_the_last_lines_of_the_console_are_shown() {
+        let tail: String = (0..100).map(|line| format!("{line}\n")).collect();
+        let shown = console_lines(tail.as_bytes());
+        assert_eq!((shown.len(), shown.first().map(String::as_str)), (CONSOLE_LINES, Some("85")));
+    }
+}

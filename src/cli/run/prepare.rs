@@ -1,0 +1,133 @@
+//! Makes a job of a workflow file: plan, source disk, deadline.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::select::Selected;
+use crate::cli::exit::Exit;
+use crate::cli::failure::{Failure, with_causes};
+use crate::engine::{
+    Action, EngineKind, ImageFacts, Plan, PlanInput, RunFacts, Secret, SourceKind, Trigger, WorkflowId,
+};
+use crate::host::tmpfile::anonymous_file;
+use crate::image::{ImageError, ImageStore};
+use crate::runtime::{MachineId, Tenant};
+use crate::workflow::Job;
+use crate::workflow::source::{Repository, SourceError, Tree, write_archive};
+
+/// What all workflows of a run share.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub trigger: &'a Trigger,
+    pub repository: Option<&'a Repository>,
+    pub tree: Tree,
+    /// `--env`: over the file's own environment.
+    pub environment: &'a [(String, String)],
+    pub secrets: &'a [(String, Secret)],
+    /// `--image`.
+    pub image: Option<&'a str>,
+    pub default_image: &'a str,
+    pub images: &'a ImageStore,
+    /// Where the source disk's bytes live, without a name.
+    pub scratch: &'a Path,
+    pub timeout: Duration,
+}
+
+impl Shared<'_> {
+    /// Plans one workflow.
+    ///
+    /// # Errors
+    /// Each says what is wrong and carries the exit code that belongs to it.
+    pub(super) fn job(&self, selected: Selected, now: Instant) -> Result<Job, Failure> {
+        let Selected { name, mut manifest } = selected;
+        for (key, value) in self.environment {
+            manifest.environment.retain(|(existing, _)| existing != key);
+            manifest.environment.push((key.clone(), value.clone()));
+        }
+        let named = manifest.image.as_ref().map(|image| image.value.as_str());
+        let image_name = self.image.or(named).unwrap_or(self.default_image).to_owned();
+        let image = match manifest.engine.value {
+            EngineKind::Microvm => {
+                let image = self.images.resolve(&image_name).map_err(|error| image_failure(&error))?;
+                Some(ImageFacts {
+                    name: image.name,
+                    shell: image.spec.shell,
+                    base_config_hash: image.spec.base_config_hash,
+                })
+            }
+            EngineKind::Nixery | EngineKind::Docker | EngineKind::Kubernetes => None,
+        };
+        let input = PlanInput {
+            workflow_name: name,
+            trigger: self.trigger.clone(),
+            facts: self.facts(),
+            image,
+            source: SourceKind::Disk {
+                commit: self.repository.and_then(|repository| repository.commit.clone()),
+                dirty: self.tree == Tree::Work,
+            },
+            secrets: self.secrets.to_vec(),
+        };
+        let plan = crate::engine::plan(&manifest, &input).map_err(|error| {
+            let exit = if error.is_not_yet() { Exit::HostCannot } else { Exit::Usage };
+            Failure::new(exit, error.to_string())
+        })?;
+        let source = self.source(&plan)?;
+        let run = MachineId::random().map_err(Failure::internal)?;
+        Ok(Job {
+            workflow_id: WorkflowId::new(run.as_str(), &plan.name).to_string(),
+            tenant: Tenant::local(rustix::process::getuid().as_raw()),
+            plan,
+            image: image_name,
+            source,
+            deadline: Some(now + self.timeout),
+        })
+    }
+
+    fn facts(&self) -> RunFacts {
+        let repository = self.repository.map(|found| crate::engine::Repository {
+            name: Some(found.name()),
+            url: found.origin.clone(),
+            ..Default::default()
+        });
+        RunFacts { repository: repository.unwrap_or_default(), ..Default::default() }
+    }
+
+    fn source(&self, plan: &Plan) -> Result<Option<File>, Failure> {
+        if !plan.steps.iter().any(|step| matches!(step.action, Action::UnpackSource { .. })) {
+            return Ok(None);
+        }
+        let repository = self.repository.ok_or_else(|| {
+            Failure::usage(format!(
+                "workflow `{}` clones the repository, and the current directory is in none; run creel in one, \
+                 or set `clone: {{ skip: true }}`",
+                plan.name
+            ))
+        })?;
+        let disk = anonymous_file(self.scratch).map_err(|error| {
+            Failure::host(format!("failed to make the source disk in `{}`: {error}", self.scratch.display()))
+        })?;
+        let written = disk.try_clone().map_err(Failure::internal)?;
+        write_archive(repository, self.tree, written).map_err(|error| {
+            let exit = match &error {
+                error if error.is_disk_full() => Exit::Broken,
+                SourceError::Write(_) => Exit::HostCannot,
+                SourceError::Git(_) | SourceError::Read { .. } | SourceError::Answer(_) => Exit::Usage,
+            };
+            Failure::new(exit, with_causes(&error))
+        })?;
+        Ok(Some(disk))
+    }
+}
+
+/// A name that leads nowhere is input; an image that is broken or unreadable is this host's trouble.
+pub(in crate::cli) fn image_failure(error: &ImageError) -> Failure {
+    let exit = match error {
+        ImageError::InvalidName { .. } | ImageError::Unknown { .. } => Exit::Usage,
+        _ => Exit::HostCannot,
+    };
+    Failure::new(exit, with_causes(error))
+}

@@ -1,0 +1,126 @@
+//! Which workflow files a run is about.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::args::RunArgs;
+use crate::cli::failure::Failure;
+use crate::engine::{Manifest, Match, Trigger};
+
+/// Where Tangled looks for workflows, from the repository's root.
+const WORKFLOWS_DIRECTORY: &str = ".tangled/workflows";
+
+/// A workflow file is a page of text; this keeps a mistyped path from being read into memory.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A file that will run.
+#[derive(Debug)]
+pub(super) struct Selected {
+    /// The file's name without folder and ending.
+    pub name: String,
+    pub manifest: Manifest,
+}
+
+/// What was found, and what was left out because its `when` does not match.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    pub selected: Vec<Selected>,
+    pub left_out: Vec<String>,
+}
+
+/// Finds and parses the files. A file that was named runs whatever its `when` says.
+pub(super) fn select(arguments: &RunArgs, root: Option<&Path>, trigger: &Trigger) -> Result<Selection, Failure> {
+    if !arguments.file.is_empty() {
+        return named(arguments.file.iter().cloned());
+    }
+    let root = root.ok_or_else(|| {
+        Failure::usage(format!(
+            "workflows are looked for in `{WORKFLOWS_DIRECTORY}` of a git repository, and the current directory \
+             is in none; give a file with -f FILE"
+        ))
+    })?;
+    let directory = root.join(WORKFLOWS_DIRECTORY);
+    let found = files_of(&directory)?;
+    if !arguments.names.is_empty() {
+        let chosen: Result<Vec<PathBuf>, Failure> =
+            arguments.names.iter().map(|name| by_name(name, &found, &directory)).collect();
+        return named(chosen?);
+    }
+    let mut selection = Selection::default();
+    for path in found {
+        let selected = parse(&path)?;
+        match selected.manifest.matches(trigger) {
+            Match::Yes => selection.selected.push(selected),
+            Match::No { reasons } => {
+                selection.left_out.push(format!("{}: {}", selected.name, reasons.join("; ")));
+            }
+        }
+    }
+    Ok(selection)
+}
+
+fn named(paths: impl IntoIterator<Item = PathBuf>) -> Result<Selection, Failure> {
+    let selected: Result<_, _> = paths.into_iter().map(|path| parse(&path)).collect();
+    Ok(Selection { selected: selected?, left_out: Vec::new() })
+}
+
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::usage(format!(
+                "there is no `{}`; give a workflow file with -f FILE",
+                directory.display()
+            )));
+        }
+        Err(error) => {
+            return Err(Failure::usage(format!("failed to read `{}`: {error}", directory.display())));
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml"))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn by_name(name: &str, found: &[PathBuf], directory: &Path) -> Result<PathBuf, Failure> {
+    let is_it = |path: &&PathBuf| stem(path) == name || path.file_name().is_some_and(|file| file == name);
+    if let Some(path) = found.iter().find(is_it) {
+        return Ok(path.clone());
+    }
+    let names: Vec<String> = found.iter().map(|path| stem(path)).collect();
+    let mut text = format!("there is no workflow `{name}` in `{}`", directory.display());
+    let nearest = names.iter().max_by(|one, other| {
+        strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other))
+    });
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
+            text.push_str(&format!("; did you mean `{nearest}`?"));
+        }
+        Some(_) => text.push_str(&format!("; there are {}", names.join(", "))),
+        None => text.push_str(", which has no workflow files"),
+    }
+    if Path::new(name).is_file() {
+        text.push_str(&format!(" (for a file, say -f {name})"));
+    }
+    Err(Failure::usage(text))
+}
+
+fn parse(path: &Path) -> Result<Selected, Failure> {
+    let shown = path.display().to_string();
+    let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("failed to read `{shown}`: {error}"));
+    let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(failed(&format_args!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let manifest =
+        Manifest::parse(&shown, &text).map_err(|errors| Failure::usage(errors.render().trim_end()))?;
+    Ok(Selected { name: stem(path), manifest })
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,257 @@
+//! `creel image build tiny`: the least that runs a workflow. A root of busybox, the kit's kernel, and the agent as
+//! PID 1, from packages that are installed, in a second.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::erofs::{self, Packer};
+use super::error::{BuildError, BuildEvent, Built};
+use super::rootfs::tiny_root;
+use super::tree::Tree;
+use crate::image::digest::InputHasher;
+use crate::image::initramfs::initramfs;
+use crate::image::kernel::is_static_elf;
+use crate::image::kit::Kit;
+use crate::image::program::Program;
+use crate::image::spec::{
+    Arch, DiskFormat, ImageSpec, RunnerConfig, RunnerType, SPEC_FILE, VirtioTransport, VolumeFilesystem,
+    VolumeSpec,
+};
+use crate::image::staging::{StagingDir, link_or_copy};
+use crate::image::store::{Entries, Entry, ImageStore, check_name};
+
+/// To be raised whenever the same inputs are to come out differently.
+const BUILDER: &str = "creel tiny image builder 1";
+const STORE_DISK: &str = "store.erofs";
+const INITRD: &str = "initrd";
+const SHELL: &str = "/bin/sh";
+
+/// What a person may choose about the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TinyOptions {
+    pub name: String,
+    pub memory_mib: u32,
+    pub vcpus: u32,
+    /// The disk at `/workspace`.
+    pub volume_size_mib: u64,
+    /// A directory whose files are added to the root, with their modes, owned by root.
+    pub overlay: Option<PathBuf>,
+    /// A program in the image to run as PID 1 in the agent's place.
+    pub init: Option<String>,
+    /// A static busybox.
+    pub busybox: PathBuf,
+}
+
+impl Default for TinyOptions {
+    fn default() -> Self {
+        Self {
+            name: "tiny".to_owned(),
+            memory_mib: 256,
+            vcpus: 1,
+            volume_size_mib: 1024,
+            overlay: None,
+            init: None,
+            busybox: PathBuf::from("/bin/busybox"),
+        }
+    }
+}
+
+/// Builds the image into the store's writable root and gives it its name. If the same inputs were built before, only
+/// the name is set.
+pub fn build_tiny(
+    kit: &Kit,
+    store: &ImageStore,
+    options: &TinyOptions,
+    on_event: &mut dyn FnMut(BuildEvent),
+) -> Result<Built, BuildError> {
+    let started = Instant::now();
+    check(options)?;
+    let packer = Packer::find()?;
+    let root = root_tree(kit, options)?;
+    let input = input_hash(kit, options, &packer, &root)?;
+    on_event(BuildEvent::Hashed { input: input.clone() });
+
+    let entries = Entries::under(store.writable_root()?);
+    let staging = entries.stage()?;
+    let (entry, cached) = match entries.by_input(&input) {
+        Some(entry) => {
+            on_event(BuildEvent::Cached { digest: entry.digest.clone() });
+            (entry, true)
+        }
+        None => (build(kit, options, &packer, &root, &entries, &staging, &input, on_event)?, false),
+    };
+    let image = store.name_entry(&staging, &options.name, &entry)?;
+    Ok(Built { image, cached, elapsed: started.elapsed() })
+}
+
+fn check(options: &TinyOptions) -> Result<(), BuildError> {
+    check_name(&options.name)?;
+    let refuse = |option, value: String, remedy| Err(BuildError::Option { option, value, remedy });
+    // Less than the kernel and its first root take.
+    if options.memory_mib < 64 {
+        return refuse("memory_mib", options.memory_mib.to_string(), "give it at least 64");
+    }
+    if options.vcpus == 0 {
+        return refuse("vcpus", "0".to_owned(), "give it at least 1");
+    }
+    // mke2fs makes no ext4 of less, with the journal this one does not have.
+    if !(8..=16 << 20).contains(&options.volume_size_mib) {
+        return refuse("volume_size_mib", options.volume_size_mib.to_string(), "give it 8 to 16777216");
+    }
+    match &options.init {
+        Some(init)
+            if !init.starts_with('/') || init.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+        {
+            refuse("init", init.clone(), "write an absolute path without spaces")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn root_tree(kit: &Kit, options: &TinyOptions) -> Result<Tree, BuildError> {
+    let path = &options.busybox;
+    let unusable = |why| BuildError::Busybox { path: path.clone(), why };
+    let program = fs::read(path).map_err(|_| unusable("can't be read"))?;
+    if !is_static_elf(&program) {
+        return Err(unusable("needs libraries that the image won't have"));
+    }
+    let applets = Program::at("busybox", path).run(["--list-full"], &[])?;
+    let mut tree = tiny_root(path, &applets, &kit.agent);
+    if let Some(overlay) = &options.overlay {
+        tree.overlay(overlay)?;
+    }
+    Ok(tree)
+}
+
+/// Everything that decides the image's bytes, and nothing else: not its name, not when or where it is built.
+fn input_hash(kit: &Kit, options: &TinyOptions, packer: &Packer, root: &Tree) -> Result<String, BuildError> {
+    let mut hasher = InputHasher::new(BUILDER);
+    let names = kit.modules.iter().chain([&kit.agent, &kit.kernel.path]);
+    for path in names {
+        hasher.part(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hasher.file(path).map_err(BuildError::io("read", path))?;
+    }
+    root.hash(&mut hasher)?;
+    hasher.part(&spec_json(&spec(kit, options))?);
+    hasher.part(packer.version.as_bytes());
+    for argument in packer.arguments() {
+        hasher.part(argument.as_bytes());
+    }
+    Ok(hasher.finish())
+}
+
+#[expect(clippy::too_many_arguments, reason = "one caller; a struct for it would only rename them")]
+fn build(
+    kit: &Kit,
+    options: &TinyOptions,
+    packer: &Packer,
+    root: &Tree,
+    entries: &Entries,
+    staging: &StagingDir,
+    input: &str,
+    on_event: &mut dyn FnMut(BuildEvent),
+) -> Result<Entry, BuildError> {
+    let (tree, image) = (staging.path().join("root"), staging.path().join("image"));
+    for directory in [&tree, &image] {
+        fs::create_dir(directory).map_err(BuildError::io("create", directory))?;
+        // The image's root takes its mode from this directory.
+        fs::set_permissions(directory, Permissions::from_mode(0o755))
+            .map_err(BuildError::io("create", directory))?;
+    }
+    root.write(&tree)?;
+    on_event(BuildEvent::RootStaged { entries: root.len() });
+
+    on_event(BuildEvent::Packing { program: erofs::PROGRAM });
+    let disk = image.join(STORE_DISK);
+    packer.pack(&tree, &disk)?;
+    readable(&disk)?;
+    report_size(&disk, STORE_DISK, on_event)?;
+
+    write_file(&image.join(INITRD), &initramfs(kit)?)?;
+    report_size(&image.join(INITRD), INITRD, on_event)?;
+    let kernel = image.join(kit.kernel.format.file_name());
+    link_or_copy(&kit.kernel.path, &kernel, 0o644).map_err(BuildError::io("write", &kernel))?;
+    write_file(&image.join(SPEC_FILE), &spec_json(&spec(kit, options))?)?;
+
+    let entry = entries.publish(staging, &image, input)?;
+    on_event(BuildEvent::Stored { digest: entry.digest.clone() });
+    Ok(entry)
+}
+
+/// The description, with paths relative to the image's directory.
+fn spec(kit: &Kit, options: &TinyOptions) -> ImageSpec {
+    let mut boot_args =
+        String::from("console=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace");
+    if let Some(init) = &options.init {
+        boot_args.push_str(" creel.init=");
+        boot_args.push_str(init);
+    }
+    ImageSpec {
+        arch: Arch::native().unwrap_or(Arch::X86_64),
+        boot_args,
+        kernel: PathBuf::from(kit.kernel.format.file_name()),
+        initrd: PathBuf::from(INITRD),
+        store_disk: PathBuf::from(STORE_DISK),
+        store_disk_type: "erofs".to_owned(),
+        runner_type: RunnerType::Qemu,
+        runner_config: runner_config(),
+        memory_mib: options.memory_mib,
+        vcpus: options.vcpus,
+        network_interfaces: Vec::new(),
+        volumes: vec![VolumeSpec {
+            fs_type: VolumeFilesystem::Ext4,
+            image: "workspace.img".to_owned(),
+            image_type: DiskFormat::Raw,
+            mount_point: "/workspace".to_owned(),
+            read_only: false,
+            size_mib: options.volume_size_mib,
+        }],
+        shell: SHELL.to_owned(),
+        base_config_hash: None,
+    }
+}
+
+/// What upstream's images ask for, less `mem-merge`, which lets tenants watch each other's memory.
+fn runner_config() -> RunnerConfig {
+    let (cpu, machine, extra_args): (_, _, &[&str]) = if cfg!(target_arch = "aarch64") {
+        ("host", "virt,accel=kvm:tcg,gic-version=max,its=off,msi=off", &[])
+    } else {
+        let machine = "microvm,accel=kvm:tcg,acpi=on,pcie=off,pic=off,pit=off,rtc=on,usb=off";
+        ("host,+x2apic,-sgx", machine, &["-device", "i8042"])
+    };
+    RunnerConfig {
+        cpu: cpu.to_owned(),
+        machine: machine.to_owned(),
+        console: "hvc0".to_owned(),
+        extra_args: extra_args.iter().map(|argument| (*argument).to_owned()).collect(),
+        virtio_transport: VirtioTransport::Mmio,
+    }
+}
+
+fn spec_json(spec: &ImageSpec) -> Result<Vec<u8>, BuildError> {
+    let mut text = serde_json::to_vec_pretty(spec)
+        .map_err(|error| BuildError::io("write", Path::new(SPEC_FILE))(error.into()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<(), BuildError> {
+    fs::write(path, content).map_err(BuildError::io("write", path))?;
+    readable(path)
+}
+
+fn readable(path: &Path) -> Result<(), BuildError> {
+    fs::set_permissions(path, Permissions::from_mode(0o644)).map_err(BuildError::io("write", path))
+}
+
+fn report_size(
+    path: &Path,
+    file: &'static str,
+    on_event: &mut dyn FnMut(BuildEvent),
+) -> Result<(), BuildError> {
+    let bytes = path.metadata().map_err(BuildError::io("read", path))?.len();
+    on_event(BuildEvent::Packed { file, bytes });
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! What is known about a machine's end, and the cause that it proves. Pure.
+//!
+//! A machine that dies says so in several places, in no fixed order: the agent's connection breaks,
+//! QMP sends a last event and closes, the keeper records an exit status. Reading the first one alone
+//! gives the wrong verdict (a panic looks like a lost agent). So evidence is collected until the cause
+//! is proven, or until [`SETTLE`] has passed since the first sign, and then the strongest decides.
+//! Console text is never among it: the guest writes that.
+
+use std::time::Duration;
+
+use crate::runtime::{CrashCause, Outcome};
+
+/// How long the first sign of an end waits for stronger evidence. QMP and the keeper answer within
+/// milliseconds on an idle host; the bound is for one that compiles beside us.
+pub const SETTLE: Duration = Duration::from_millis(800);
+
+/// One piece of evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sign {
+    /// QMP `SHUTDOWN`: `guest` says who asked, `reason` is QAPI's `ShutdownCause`.
+    Shutdown { guest: bool, reason: String },
+    /// QMP `GUEST_PANICKED`, from pvpanic.
+    GuestPanicked,
+    /// QMP `BLOCK_IO_ERROR`.
+    DiskError { device: String, no_space: bool, reason: String },
+    /// QMP has closed: no more events will come from it.
+    QmpClosed,
+    /// The keeper recorded QEMU's end.
+    QemuEnded(ProcessEnd),
+    /// The keeper recorded a helper's end.
+    HelperEnded { name: String, end: ProcessEnd },
+    /// The keeper itself is gone.
+    KeeperGone { how: String },
+    /// The agent's connection has ended.
+    AgentClosed { detail: String },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcessEnd {
+    Exited(i32),
+    Signalled(i32),
+    /// It never ran; the text says why.
+    FailedToStart(String),
+}
+
+/// What the evidence amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing speaks against a living machine.
+    Alive,
+    /// Something has ended; stronger evidence may be on its way.
+    Unsettled,
+    Ended(Outcome),
+}
+
+/// All that was seen so far.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    guest_ended: Option<CrashCause>,
+    disk_error: Option<Outcome>,
+    qmp_closed: bool,
+    qemu: Option<ProcessEnd>,
+    helper: Option<(String, ProcessEnd)>,
+    keeper_gone: Option<String>,
+    agent_closed: Option<String>,
+}
+
+impl Evidence {
+    /// Adds a sign. The first of its kind stands: what comes later is its consequence.
+    pub fn add(&mut self, sign: Sign) {
+        match sign {
+            Sign::GuestPanicked => self.guest_end(CrashCause::GuestResetOrPanic),
+            Sign::Shutdown { guest: true, reason } => self.guest_end(match reason.as_str() {
+                "guest-shutdown" => CrashCause::GuestPoweredOff,
+                _ => CrashCause::GuestResetOrPanic,
+            }),
+            // The host's doing (a signal, a QMP quit): QEMU's exit status says the rest.
+            Sign::Shutdown { guest: false, .. } => {}
+            Sign::DiskError { device, no_space, reason } => {
+                self.disk_error.get_or_insert(if no_space {
+                    Outcome::HostDiskFull { detail: format!("no room for what the guest wrote to {device}") }
+                } else {
+                    Outcome::internal(format_args!("device {device} failed: {reason}"))
+                });
+            }
+            Sign::QmpClosed => self.qmp_closed = true,
+            Sign::QemuEnded(end) => {
+                self.qemu.get_or_insert(end);
+            }
+            Sign::HelperEnded { name, end } => {
+                self.helper.get_or_insert((name, end));
+            }
+            Sign::KeeperGone { how } => {
+                self.keeper_gone.get_or_insert(how);
+            }
+            Sign::AgentClosed { detail } => {
+                self.agent_closed.get_or_insert(detail);
+            }
+        }
+    }
+
+    /// Adds what may be there.
+    pub fn extend(&mut self, signs: impl IntoIterator<Item = Sign>) {
+        signs.into_iter().for_each(|sign| self.add(sign));
+    }
+
+    fn guest_end(&mut self, cause: CrashCause) {
+        self.guest_ended.get_or_insert(cause);
+    }
+
+    /// What is proven now.
+    pub fn finding(&self) -> Finding {
+        match self.proven() {
+            Some(outcome) => Finding::Ended(outcome),
+            None if self.any() => Finding::Unsettled,
+            None => Finding::Alive,
+        }
+    }
+
+    /// What to believe once [`SETTLE`] has passed since the first sign.
+    pub fn settled(&self) -> Outcome {
+        if let Some(outcome) = self.proven() {
+            return outcome;
+        }
+        // QEMU's end without the end of QMP, then what QEMU's end would have caused, then the agent.
+        if let Some(outcome) = self.qemu.as_ref().map(qemu_outcome) {
+            return outcome;
+        }
+        if let Some((name, end)) = &self.helper {
+            return Outcome::MachineCrashed {
+                cause: CrashCause::HelperEnded { name: name.clone(), how: end.to_string() },
+            };
+        }
+        match &self.agent_closed {
+            Some(detail) => Outcome::AgentLost { detail: detail.clone() },
+            None => Outcome::internal("QMP closed while QEMU lives"),
+        }
+    }
+
+    fn proven(&self) -> Option<Outcome> {
+        if let Some(outcome) = &self.disk_error {
+            return Some(outcome.clone());
+        }
+        if let Some(cause) = &self.guest_ended {
+            return Some(Outcome::MachineCrashed { cause: cause.clone() });
+        }
+        match (&self.qemu, &self.keeper_gone) {
+            // Its last event may still be on the way as long as QMP is open.
+            (Some(end), _) if self.qmp_closed || matches!(end, ProcessEnd::FailedToStart(_)) => {
+                Some(qemu_outcome(end))
+            }
+            (None, Some(how)) => Some(Outcome::internal(format_args!("the machine's keeper ended: {how}"))),
+            _ => None,
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.qmp_closed || self.qemu.is_some() || self.helper.is_some() || self.agent_closed.is_some()
+    }
+}
+
+fn qemu_outcome(end: &ProcessEnd) -> Outcome {
+    match end {
+        ProcessEnd::Exited(status) => {
+            Outcome::MachineCrashed { cause: CrashCause::QemuExited { status: *status } }
+        }
+        ProcessEnd::Signalled(signal) => {
+            Outcome::MachineCrashed { cause: CrashCause::QemuSignalled { signal: *signal } }
+        }
+        ProcessEnd::FailedToStart(why) => Outcome::internal(format_args!("QEMU did not start: {why}")),
+    }
+}
+
+impl std::fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exit status {status}"),
+            Self::Signalled(signal) => write!(f, "signal {signal}"),
+            Self::FailedToStart(why) => write!(f, "failed to start: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn after(signs: &[Sign]) -> Evidence {
+        let mut evidence = Evidence::default();
+        signs.iter().cloned().for_each(|sign| evidence.add(sign));
+        evidence
+    }
+
+    fn crashed(cause: CrashCause) -> Outcome {
+        Outcome::MachineCrashed { cause }
+    }
+
+    fn agent_closed() -> Sign {
+        Sign::AgentClosed { detail: "closed".into() }
+    }
+
+    fn guest_reset() -> Sign {
+        Sign::Shutdown { guest: true, reason: "guest-reset".into() }
+    }
+
+    #[test]
+    fn no_sign_means_alive() {
+        assert_eq!(Evidence::default().finding(), Finding::Alive);
+    }
+
+    #[test]
+    fn a_closed_agent_waits_for_better_evidence_and_is_lost_without() {
+        let evidence = after(&[agent_closed()]);
+        assert_eq!(evidence.finding(), Finding::Unsettled);
+        assert_eq!(evidence.settled(), Outcome::AgentLost { detail: "closed".into() });
+    }
+
+    #[test]
+    fn a_killed_qemu_is_told_by_its_signal() {
+        let signs = [agent_closed(), Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Signalled(9))];
+        let expected = crashed(CrashCause::QemuSignalled { signal: 9 });
+        assert_eq!(after(&signs).finding(), Finding::Ended(expected));
+    }
+
+    #[test]
+    fn qemu_s_end_waits_for_qmp_s_last_word() {
+        let mut evidence = after(&[Sign::QemuEnded(ProcessEnd::Exited(0))]);
+        assert_eq!(evidence.finding(), Finding::Unsettled);
+        evidence.add(guest_reset());
+        assert_eq!(evidence.finding(), Finding::Ended(crashed(CrashCause::GuestResetOrPanic)));
+    }
+
+    #[test]
+    fn a_full_disk_stands_above_what_it_causes() {
+        let full = Sign::DiskError { device: "volume0".into(), no_space: true, reason: "ENOSPC".into() };
+        let evidence = after(&[agent_closed(), full]);
+        assert!(matches!(evidence.finding(), Finding::Ended(Outcome::HostDiskFull { .. })));
+    }
+
+    #[test]
+    fn a_keeper_that_is_gone_without_a_record_is_our_fault() {
+        let evidence = after(&[Sign::QmpClosed, Sign::KeeperGone { how: "signal 9".into() }]);
+        assert!(matches!(evidence.finding(), Finding::Ended(Outcome::Internal { .. })));
+    }
+
+    #[test]
+    fn a_dead_helper_is_named() {
+        let end = ProcessEnd::Signalled(11);
+        let evidence = after(&[agent_closed(), Sign::HelperEnded { name: "vsock".into(), end }]);
+        let how = "signal 11".to_owned();
+        assert_eq!(evidence.settled(), crashed(CrashCause::HelperEnded { name: "vsock".into(), how }));
+    }
+
+    fn any_end() -> impl Strategy<Value = ProcessEnd> {
+        prop_oneof![(0..256i32).prop_map(ProcessEnd::Exited), (1..64i32).prop_map(ProcessEnd::Signalled)]
+    }
+
+    proptest! {
+        /// The three ways a machine's death is heard of may come in any order.
+        #[test]
+        fn a_panic_is_a_panic_in_whatever_order_it_is_heard(
+            order in Just(vec![
+                agent_closed(), Sign::QmpClosed, guest_reset(), Sign::QemuEnded(ProcessEnd::Exited(0)),
+                Sign::HelperEnded { name: "vsock".into(), end: ProcessEnd::Exited(0) },
+            ]).prop_shuffle(),
+        ) {
+            // QMP closes after its last event: it is one stream.
+            prop_assume!(order.iter().position(|s| *s == Sign::QmpClosed)
+                > order.iter().position(|s| *s == guest_reset()));
+            let mut evidence = Evidence::default();
+            for sign in order {
+                evidence.add(sign);
+                if let Finding::Ended(outcome) = evidence.finding() {
+                    prop_assert_eq!(outcome, crashed(CrashCause::GuestResetOrPanic));
+                }
+            }
+            prop_assert_eq!(evidence.settled(), crashed(CrashCause::GuestResetOrPanic));
+        }
+
+        #[test]
+        fn qemu_s_recorded_end_decides_when_the_guest_said_nothing(
+            end in any_end(),
+            order in Just(vec![0, 1, 2]).prop_shuffle(),
+        ) {
+            let signs = [agent_closed(), Sign::QmpClosed, Sign::QemuEnded(end.clone())];
+            let evidence = after(&order.into_iter().map(|at| signs[at].clone()).collect::<Vec<_>>());
+            prop_assert_eq!(evidence.finding(), Finding::Ended(qemu_outcome(&end)));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Describes a machine's processes: the vsock helper, then QEMU.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::keeper::{ConsoleSizes, Output, ProcessSpec, ReadySpec};
+use super::leases::VSOCK_PREFIX;
+use super::qemu::{Accel, ArgsError, Qemu, QemuArgs, QemuConfig, QemuFds, Vsock};
+use crate::image::{ImageSpec, Kit};
+
+/// The name under which the keeper records QEMU's end.
+pub(super) const QEMU: &str = "qemu";
+
+/// The name of the hybrid transport's helper, in records and in verdicts.
+const VSOCK_HELPER: &str = "vsock";
+
+/// The helper's vhost-user socket, in the machine's directory.
+const VHOST_USER_SOCKET: &str = "vhost-user";
+
+/// How long the helper may take until it listens.
+const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Kept of the guest's console: its first words, and its last.
+pub(super) const CONSOLE_SIZES: ConsoleSizes =
+    ConsoleSizes { head_bytes: 64 * 1024, tail_bytes: 192 * 1024 };
+
+/// Each machine has a helper of its own, so every guest can have the same CID.
+const HYBRID_GUEST_CID: u32 = 3;
+
+/// The descriptors that go to QEMU, and to nobody else.
+#[derive(Debug)]
+pub(super) struct Disks {
+    pub kernel: OwnedFd,
+    pub initrd: OwnedFd,
+    pub store: OwnedFd,
+    pub volumes: Vec<OwnedFd>,
+    pub source: Option<OwnedFd>,
+    pub qmp: OwnedFd,
+}
+
+/// What a machine is made of, beside its disks.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub kit: &'a Kit,
+    pub qemu: &'a Qemu,
+    pub spec: &'a ImageSpec,
+    pub accel: Accel,
+    pub memory_mib: u32,
+    pub vcpus: u32,
+    pub agent_port: u32,
+}
+
+impl Launch<'_> {
+    /// The processes in start order.
+    ///
+    /// # Errors
+    /// When the image asks QEMU for what it may not have.
+    pub(super) fn processes(&self, disks: Disks) -> Result<Vec<ProcessSpec>, ArgsError> {
+        Ok(vec![self.vsock_helper(), self.qemu(disks)?])
+    }
+
+    fn vsock_helper(&self) -> ProcessSpec {
+        let mut helper = ProcessSpec::new(VSOCK_HELPER, &self.kit.vsock_helper);
+        // Its working directory is the machine's, so names are enough.
+        helper.args([
+            format!("--guest-cid={HYBRID_GUEST_CID}"),
+            format!("--socket={VHOST_USER_SOCKET}"),
+            format!("--uds-path={VSOCK_PREFIX}"),
+        ]);
+        helper.stdout = Output::Log;
+        helper.stderr = Output::Log;
+        helper.ready =
+            Some(ReadySpec { socket: VHOST_USER_SOCKET.to_owned(), timeout: HELPER_READY_TIMEOUT });
+        helper
+    }
+
+    fn qemu(&self, disks: Disks) -> Result<ProcessSpec, ArgsError> {
+        let mut qemu = ProcessSpec::new(QEMU, &self.qemu.path);
+        let fds = QemuFds {
+            kernel: qemu.pass(disks.kernel),
+            initrd: qemu.pass(disks.initrd),
+            store_disk: qemu.pass(disks.store),
+            volumes: disks.volumes.into_iter().map(|volume| qemu.pass(volume)).collect(),
+            source_disk: disks.source.map(|source| qemu.pass(source)),
+            console: qemu.pass_console(),
+            qmp: qemu.pass(disks.qmp),
+            vsock: Vsock::Hybrid { chardev: qemu.pass_ready_socket_of(VSOCK_HELPER) },
+        };
+        let runner = &self.spec.runner_config;
+        let config = QemuConfig {
+            arch: self.spec.arch,
+            machine: runner.machine.clone(),
+            cpu: runner.cpu.clone(),
+            console: runner.console.clone(),
+            extra_args: runner.extra_args.clone(),
+            virtio_transport: runner.virtio_transport,
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+            boot_args: self.spec.boot_args.clone(),
+            accel: self.accel,
+            agent_port: self.agent_port,
+            fds,
+        };
+        qemu.args(QemuArgs::render(&config)?);
+        // QEMU says on stderr what it can't say on QMP; the console is where a person looks.
+        qemu.stdout = Output::Console;
+        qemu.stderr = Output::Console;
+        qemu.ends_machine = true;
+        Ok(qemu)
+    }
+}

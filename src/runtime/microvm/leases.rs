@@ -1,0 +1,145 @@
+//! What a machine holds before it runs: acquired in order, each freed by its own drop.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::directory::{DirectoryError, MachineDirectory, RunDir};
+use super::launch::Disks;
+use super::runtime::Settings;
+use crate::image::{Image, ImageError, VolumeError, VolumeTemplates};
+use crate::runtime::{MachineId, Outcome, Phase, SetupError, SetupFailure};
+use crate::transport::Listener;
+use crate::transport::hybrid::HybridListener;
+
+/// The unix socket that QEMU's control protocol is served on, in the machine's directory.
+const QMP_SOCKET: &str = "qmp";
+
+/// The prefix of the sockets that guest connections arrive at, in the machine's directory.
+pub(super) const VSOCK_PREFIX: &str = "vsock";
+
+/// Freed when the machine is gone: what outlives its processes.
+#[derive(Debug)]
+pub(super) struct Leases {
+    pub directory: MachineDirectory,
+    /// Its content stays while the machine may read it, whatever becomes of its name.
+    pub image: Image,
+}
+
+impl Leases {
+    /// Frees everything, and says what could not be freed.
+    pub(super) fn free(self) -> Vec<String> {
+        let path = self.directory.path().to_owned();
+        drop(self);
+        match path.symlink_metadata() {
+            Ok(_) => vec![format!("`{}` could not be removed", path.display())],
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Ready to be started.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub leases: Leases,
+    pub disks: Disks,
+    pub qmp_path: PathBuf,
+    pub agent_listener: Box<dyn Listener>,
+}
+
+/// Why a machine can't be prepared.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error("failed to open image `{image}`: `{}`: {source}", path.display())]
+    Open { image: String, path: PathBuf, source: std::io::Error },
+    #[error("failed to make a socket of the machine: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+impl PrepareError {
+    fn failure(&self) -> SetupFailure {
+        let text = crate::error::with_causes(self);
+        match self {
+            Self::Image(ImageError::Unknown { .. } | ImageError::InvalidName { .. }) => {
+                SetupFailure::BadInput(text)
+            }
+            Self::Volume(VolumeError::DiskFull { .. }) => {
+                SetupFailure::Ended(Outcome::HostDiskFull { detail: text })
+            }
+            _ if self.is_disk_full() => SetupFailure::Ended(Outcome::HostDiskFull { detail: text }),
+            _ => SetupFailure::HostCannot(text),
+        }
+    }
+
+    fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>()
+                && error.kind() == std::io::ErrorKind::StorageFull
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+/// Acquires everything, in an order in which each failure frees what came before it. Blocking.
+pub(super) fn prepare(
+    settings: &Settings,
+    run_dir: &RunDir,
+    id: &MachineId,
+    agent_port: u32,
+    image: &str,
+    source: Option<File>,
+) -> Result<Prepared, SetupError> {
+    acquire(settings, run_dir, id, agent_port, image, source.map(OwnedFd::from))
+        .map_err(|error| SetupError::new(Phase::Prepare, error.failure()))
+}
+
+fn acquire(
+    settings: &Settings,
+    run_dir: &RunDir,
+    id: &MachineId,
+    agent_port: u32,
+    image: &str,
+    source: Option<OwnedFd>,
+) -> Result<Prepared, PrepareError> {
+    let image = settings.images.resolve(image)?;
+    let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
+        File::open(path).map(OwnedFd::from).map_err(|source| PrepareError::Open {
+            image: image.name.clone(),
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let (kernel, initrd) = (open(&image.spec.kernel)?, open(&image.spec.initrd)?);
+    let store = open(&image.spec.store_disk)?;
+    let templates = VolumeTemplates::new(settings.cache_dir.join("volumes"));
+    let volumes = image
+        .spec
+        .volumes
+        .iter()
+        .map(|volume| templates.instantiate(volume, &settings.cache_dir))
+        .collect::<Result<Vec<_>, _>>()?;
+    let directory = MachineDirectory::acquire(run_dir, id.as_str())?;
+    let qmp_path = directory.socket_path(QMP_SOCKET)?;
+    let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
+    std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
+    let uid = rustix::process::geteuid().as_raw();
+    let agent_listener = HybridListener::bind(&directory.path().join(VSOCK_PREFIX), agent_port, uid)?;
+    Ok(Prepared {
+        leases: Leases { directory, image },
+        disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
+        qmp_path,
+        agent_listener: Box::new(agent_listener),
+    })
+}

@@ -1,0 +1,24 @@
+//! Machines that are QEMU microVMs.
+//!
+//! - [`runtime`](MicroVm): the runtime's own face;
+//! - `setup`: from a request to a machine that is ready, bounded by an `interrupt`;
+//! - `leases`: what a machine holds before it runs; `launch`: its processes and their descriptors;
+//! - `driver`: the one task that owns a machine from then on; `handle` is what others hold of it;
+//! - `greeting`: waits for the agent; `evidence` judges how a machine ended (pure);
+//! - [`qemu`]: arguments, QMP, the proof of KVM; [`keeper`]: the host side of creel-keeper;
+//! - [`directory`]: the machine's directory as a lease.
+
+pub mod directory;
+mod driver;
+mod evidence;
+mod greeting;
+mod handle;
+mod interrupt;
+pub mod keeper;
+mod launch;
+mod leases;
+pub mod qemu;
+mod runtime;
+mod setup;
+
+pub use runtime::{MicroVm, MicroVmError, Settings};
