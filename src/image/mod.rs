@@ -28,7 +28,7 @@ pub use cpio::Archive;
 pub use initramfs::{InitramfsError, MODULES_DIRECTORY, MODULES_ORDER, initramfs};
 pub use kernel::{KernelError, vmlinux_from_bzimage};
 pub use kit::{Assembled, KernelFormat, Kit, KitError, KitKernel, KitSources, assemble};
-pub use program::ProgramError;
+pub use program::{ProgramError, find_program};
 pub use spec::{
     Arch, Checked, DiskFormat, ImageSpec, NetworkInterface, NetworkKind, Problem, RunnerConfig, RunnerType,
     SPEC_FILE, SpecError, VirtioTransport, VolumeFilesystem, VolumeSpec,

@@ -23,6 +23,11 @@ pub enum ProgramError {
     Failed { name: &'static str, status: std::process::ExitStatus, output: String },
 }
 
+/// Where an installed program is, found as builders and volumes find it.
+pub fn find_program(name: &'static str) -> Option<PathBuf> {
+    Program::find(name, name).ok().map(|program| program.path)
+}
+
 impl Program {
     /// Looks in PATH, then where administrators' programs are: an ordinary user's PATH on Debian lacks `/usr/sbin`.
     pub(super) fn find(name: &'static str, package: &'static str) -> Result<Self, ProgramError> {

@@ -1,0 +1,288 @@
+//! From fork to exec: what a process of a machine is, as a list of steps in order.
+//!
+//! [`STEPS`] is the one place to read, and to extend: the leased uid, Landlock and seccomp belong between the
+//! descriptors and the signals, in that order.
+
+use std::ffi::{CString, NulError};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long a program may take from fork to exec. Only a dead network file system takes this long.
+const EXEC_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Everything a child needs, made before the fork.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    program: Program,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    /// (number in the keeper, number in the child), the standard streams included.
+    fds: Vec<(RawFd, RawFd)>,
+}
+
+#[derive(Debug)]
+enum Program {
+    Path(CString),
+    Fd(RawFd),
+}
+
+/// A process that did not start.
+#[derive(Debug)]
+pub(crate) struct StartError {
+    pub(crate) error: String,
+    pub(crate) errno: Option<i32>,
+}
+
+impl StartError {
+    pub(crate) fn failed(what: &str, error: &io::Error) -> Self {
+        Self { error: format!("failed to {what}: {error}"), errno: error.raw_os_error() }
+    }
+}
+
+impl Prepared {
+    /// `program` as a path, or a descriptor of the keeper.
+    pub(crate) fn new(
+        program: &creel_keeper::Program,
+        argv: &[String],
+        env: &[(String, String)],
+        fds: Vec<(RawFd, RawFd)>,
+    ) -> Result<Self, NulError> {
+        Ok(Self {
+            program: match program {
+                creel_keeper::Program::Path(path) => Program::Path(CString::new(path.as_str())?),
+                creel_keeper::Program::Fd(fd) => Program::Fd(*fd),
+            },
+            argv: argv.iter().map(|text| CString::new(text.as_str())).collect::<Result<_, _>>()?,
+            env: env
+                .iter()
+                .map(|(key, value)| CString::new(format!("{key}={value}")))
+                .collect::<Result<_, _>>()?,
+            fds,
+        })
+    }
+}
+
+type Step = fn(&mut Context<'_>) -> io::Result<()>;
+
+/// The steps of a child, with the words that an error is reported in.
+const STEPS: [(&str, Step); 8] = [
+    ("start a session", start_session),
+    ("tie it to the keeper's life", die_with_keeper),
+    ("reset its OOM score", reset_oom_score),
+    ("forbid core dumps", forbid_core_dumps),
+    ("give up new privileges", give_up_new_privileges),
+    ("arrange its descriptors", arrange_fds),
+    ("reset its signals", reset_signals),
+    ("execute the program", execute),
+];
+
+struct Context<'a> {
+    prepared: &'a Prepared,
+    keeper: libc::pid_t,
+    report: RawFd,
+    /// The program's descriptor, where [`arrange_fds`] has put it.
+    program: RawFd,
+}
+
+/// Starts a process and returns its pid once it has executed its program.
+pub(crate) fn start(prepared: &Prepared) -> Result<libc::pid_t, StartError> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| StartError::failed("make a pipe", &error.into()))?;
+    let keeper = std::process::id().cast_signed();
+    // SAFETY: the keeper has one thread, so the child may use anything that the keeper may.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(StartError::failed("fork", &io::Error::last_os_error())),
+        0 => become_process(Context { prepared, keeper, report: write.as_raw_fd(), program: -1 }),
+        pid => {
+            drop(write);
+            let outcome = await_exec(&read);
+            if outcome.is_err() {
+                // SAFETY: the child is ours and not waited for yet, so the pid is its own.
+                unsafe {
+                    libc::kill(pid, libc::SIGKILL);
+                    libc::waitpid(pid, std::ptr::null_mut(), 0);
+                }
+            }
+            outcome.map(|()| pid)
+        }
+    }
+}
+
+/// The pipe closes at exec; before that it carries the step that failed and its error number.
+fn await_exec(report: &OwnedFd) -> Result<(), StartError> {
+    let mut fds = [PollFd::new(report, PollFlags::IN)];
+    loop {
+        match poll(&mut fds, Some(&EXEC_TIMEOUT)) {
+            Ok(0) => {
+                return Err(StartError::failed(
+                    "execute the program in 10 s",
+                    &io::ErrorKind::TimedOut.into(),
+                ));
+            }
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(StartError::failed("wait for the program", &error.into())),
+        }
+    }
+    let mut message = [0; 8];
+    match rustix::io::read(report, &mut message) {
+        Ok(0) => Ok(()),
+        Ok(8) => {
+            let [a, b, c, d, e, f, g, h] = message;
+            let step = STEPS.get(u32::from_ne_bytes([a, b, c, d]) as usize).map_or("start", |(name, _)| name);
+            Err(StartError::failed(step, &io::Error::from_raw_os_error(i32::from_ne_bytes([e, f, g, h]))))
+        }
+        Ok(_) => Err(StartError { error: "the new process died before its program ran".into(), errno: None }),
+        Err(error) => Err(StartError::failed("hear from the new process", &error.into())),
+    }
+}
+
+fn become_process(mut context: Context<'_>) -> ! {
+    for (index, (_, step)) in (0u32..).zip(STEPS) {
+        if let Err(error) = step(&mut context) {
+            let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+            let [a, b, c, d] = index.to_ne_bytes();
+            let [e, f, g, h] = errno.to_ne_bytes();
+            let message = [a, b, c, d, e, f, g, h];
+            // SAFETY: the buffer is valid for its length. If the keeper is gone there is nobody to tell.
+            unsafe { libc::write(context.report, message.as_ptr().cast(), message.len()) };
+            break;
+        }
+    }
+    // SAFETY: ends this process without running the keeper's exit handlers.
+    unsafe { libc::_exit(127) }
+}
+
+/// Its own session and process group: no terminal reaches it, and the group can be killed as one.
+fn start_session(_: &mut Context<'_>) -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// The keeper's death is the child's, even by SIGKILL and without a pid namespace.
+fn die_with_keeper(context: &mut Context<'_>) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // A keeper that died before the line above will never send the signal.
+    // SAFETY: getppid has no failure and touches no memory.
+    if unsafe { libc::getppid() } == context.keeper {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
+    }
+}
+
+/// The keeper may be shielded from the OOM killer; its children hold the memory and must not be. Lowering a score may
+/// be forbidden, and then there was nothing to reset.
+fn reset_oom_score(_: &mut Context<'_>) -> io::Result<()> {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    Ok(())
+}
+
+/// QEMU's memory is the guest's. (The dumpable flag would not do: exec sets it again.) A limit of 1 stops core dumps
+/// into files and into pipes, 0 only those into files: core(5), and `do_coredump` in the kernel's fs/coredump.c.
+fn forbid_core_dumps(_: &mut Context<'_>) -> io::Result<()> {
+    let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Core, limit)?)
+}
+
+fn give_up_new_privileges(_: &mut Context<'_>) -> io::Result<()> {
+    Ok(rustix::thread::set_no_new_privs(true)?)
+}
+
+/// Exactly the planned descriptors survive the exec.
+fn arrange_fds(context: &mut Context<'_>) -> io::Result<()> {
+    let fds = &context.prepared.fds;
+    let above = fds.iter().map(|(_, to)| to + 1).max().unwrap_or(3).max(3);
+    // Everything moves above the targets first, so that no target overwrites a source.
+    let mut raised = Vec::with_capacity(fds.len());
+    for (from, to) in fds {
+        raised.push((raise(*from, above)?, *to));
+    }
+    context.report = raise(context.report, above)?;
+    if let Program::Fd(fd) = context.prepared.program {
+        context.program = raise(fd, above)?;
+    }
+    for fd in 3..above {
+        // SAFETY: closing touches no memory; nothing below `above` is used from here on, and this process ends in exec
+        // or `_exit`, so no owner of such a number will close it again.
+        unsafe { libc::close(fd) };
+    }
+    for (from, to) in raised {
+        // SAFETY: dup2 touches no memory; the copy is not close-on-exec.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // Whatever the keeper opened is close-on-exec already; this also covers a future mistake.
+    // SAFETY: touches no memory. The kernel may lack the flag (before 5.11), hence no error.
+    unsafe { libc::syscall(libc::SYS_close_range, above, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Ok(())
+}
+
+fn raise(fd: RawFd, above: RawFd) -> io::Result<RawFd> {
+    // SAFETY: touches no memory; the new number is owned by nobody and lives until exec.
+    let raised = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above) };
+    if raised < 0 { Err(io::Error::last_os_error()) } else { Ok(raised) }
+}
+
+/// Default dispositions and an empty mask: both outlive exec.
+fn reset_signals(_: &mut Context<'_>) -> io::Result<()> {
+    /// The kernel's `struct sigaction`: handler, flags, restorer, mask. All zero is SIG_DFL.
+    static DEFAULT: [u64; 4] = [0; 4];
+    // Not signal(3): glibc refuses its own signals 32 and 33, which a careless ancestor may have set to ignored.
+    for signal in 1..=64 {
+        // SAFETY: the action is valid for reading and at least as long as the kernel's; the mask is 8 bytes. Signals
+        // whose disposition can't be set are refused without harm.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const DEFAULT, std::ptr::null::<u8>(), 8)
+        };
+    }
+    let mut empty = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that sigprocmask reads.
+    let status = unsafe {
+        libc::sigemptyset(empty.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), std::ptr::null_mut())
+    };
+    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn execute(context: &mut Context<'_>) -> io::Result<()> {
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(&context.prepared.argv), pointers(&context.prepared.env));
+    // SAFETY: both arrays end in null and point to strings that live until exec replaces this process.
+    unsafe {
+        match &context.prepared.program {
+            Program::Path(path) => {
+                libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr());
+            }
+            Program::Fd(_) => {
+                let (argv, env) = (argv.as_ptr(), env.as_ptr());
+                libc::syscall(
+                    libc::SYS_execveat,
+                    context.program,
+                    c"".as_ptr(),
+                    argv,
+                    env,
+                    libc::AT_EMPTY_PATH,
+                );
+            }
+        }
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// `/dev/null`, opened once by the keeper for its children's streams.
+pub(crate) fn open_null() -> io::Result<OwnedFd> {
+    // SAFETY: the path is a constant string; the result is checked.
+    let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: open returned a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

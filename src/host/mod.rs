@@ -1,0 +1,20 @@
+//! What touches the kernel: processes born by clone3, pidfds, namespaces, anonymous files, clocks.
+//!
+//! All of the library's `unsafe` lives here, so that a reader who looks for it need look nowhere else. Nothing here
+//! knows what a machine is.
+
+pub mod child;
+pub mod clock;
+pub mod memfd;
+pub mod namespaces;
+pub mod pidfd;
+pub mod readiness;
+pub mod spawn;
+pub mod tmpfile;
+
+pub use child::Child;
+pub use clock::tsc_khz;
+pub use namespaces::{NamespaceSupport, Namespaces, probe};
+pub use pidfd::{Exit, PidFd};
+pub use readiness::readable;
+pub use spawn::{Spawn, SpawnError, SpawnStep, spawn};
