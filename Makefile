@@ -44,7 +44,8 @@ test: kit
 	scripts/setup --test
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	CREEL_KIT__DIR=$(abspath $(kit)) CREEL_TEST_PROGRAM=$(abspath $(creel)) cargo test --locked --workspace
+	CREEL_KIT__DIR=$(abspath $(kit)) CREEL_TEST_PROGRAM=$(abspath $(creel)) \
+		CREEL_TEST_KEEPER=$(abspath $(kit))/bin/creel-keeper cargo test --locked --workspace
 
 deny:
 	@command -v $(target)/tools/bin/cargo-deny >/dev/null || \

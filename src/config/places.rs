@@ -1,7 +1,5 @@
 //! Where creel keeps what: as root in the system's directories, else in the user's.
 
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
@@ -15,14 +13,6 @@ const SYSTEM_ROOTS: [&str; 2] = ["/var/lib/creel", "/usr/lib/creel"];
 pub enum PlacesError {
     #[error("there is no directory for creel's {what}: HOME is not set; set it, or {variable}, or `{key}`")]
     NoHome { what: &'static str, variable: &'static str, key: &'static str },
-    #[error("failed to make the run directory `{}`; set `run.dir` to one that you may write", path.display())]
-    Create {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the run directory `{}` {fault}; others could reach your machines; remove it or set `run.dir`", path.display())]
-    NotPrivate { path: PathBuf, fault: String },
 }
 
 /// The directories of this user. None is made by being named here.
@@ -38,7 +28,6 @@ pub struct Places {
     pub images: Vec<PathBuf>,
     /// Where the kit is looked for, in order; the first is where it is put.
     pub kit: Vec<PathBuf>,
-    euid: u32,
 }
 
 impl Places {
@@ -71,31 +60,7 @@ impl Places {
             kit: roots(set.kit.as_deref(), &state, "kit"),
             state,
             cache,
-            euid,
         })
-    }
-
-    /// Makes the run directory if it is not there (0755 for root, whose socket is for all; else 0700), and checks that
-    /// it is this user's alone: in `/tmp` anyone may have made it first.
-    pub fn prepare_run(&self) -> Result<(), PlacesError> {
-        let create = |source| PlacesError::Create { path: self.run.clone(), source };
-        if let Some(parent) = self.run.parent() {
-            std::fs::create_dir_all(parent).map_err(create)?;
-        }
-        match std::fs::DirBuilder::new().mode(if self.euid == 0 { 0o755 } else { 0o700 }).create(&self.run) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(create(error)),
-            _ => {}
-        }
-        // Not followed: a link would lead to a directory of its maker's choice.
-        let found = std::fs::symlink_metadata(&self.run).map_err(create)?;
-        let for_others = found.mode() & if self.euid == 0 { 0o022 } else { 0o077 };
-        let fault = match () {
-            () if !found.is_dir() => "is no directory".to_owned(),
-            () if found.uid() != self.euid => format!("belongs to uid {}", found.uid()),
-            () if for_others != 0 => format!("is open to others (mode {:04o})", found.mode() & 0o7777),
-            () => return Ok(()),
-        };
-        Err(PlacesError::NotPrivate { path: self.run.clone(), fault })
     }
 }
 

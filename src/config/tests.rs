@@ -1,5 +1,4 @@
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -168,29 +167,6 @@ fn places_of_root_of_a_user_and_with_xdg() {
         Path::new("/cfg/creel/creel.toml")
     );
     assert_eq!(environment(1000, &[]).config_file(), None);
-}
-
-#[test]
-fn the_run_directory_is_made_private_and_a_foreign_one_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let run = directory.path().join("a/run");
-    let euid = rustix::process::geteuid().as_raw();
-    let told = |euid| {
-        let environment = environment(euid, &[("HOME", "/"), ("CREEL_RUN__DIR", run.to_str().unwrap())]);
-        let result = load("", &environment).unwrap().places.prepare_run();
-        result.map_err(|error| error.to_string().replace(directory.path().to_str().unwrap(), ""))
-    };
-    told(euid).unwrap();
-    told(euid).unwrap();
-    let mode = std::fs::metadata(&run).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, if euid == 0 { 0o755 } else { 0o700 });
-
-    assert!(told(euid + 1).unwrap_err().contains(&format!("`/a/run` belongs to uid {euid};")));
-    std::fs::set_permissions(&run, PermissionsExt::from_mode(0o777)).unwrap();
-    assert!(told(euid).unwrap_err().contains("is open to others (mode 0777)"));
-    std::fs::remove_dir(&run).unwrap();
-    std::os::unix::fs::symlink("/tmp", &run).unwrap();
-    assert!(told(euid).unwrap_err().contains("is no directory"));
 }
 
 #[test]

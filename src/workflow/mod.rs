@@ -14,6 +14,9 @@ pub mod recorder;
 pub mod report;
 pub mod source;
 
+#[cfg(test)]
+mod tests;
+
 pub use driver::{Job, run};
 pub use event::{WorkflowEvent, WorkflowEvents};
 pub use report::{Ending, Report, StepReport};

@@ -110,7 +110,6 @@ impl Screen {
 #[repr(u8)]
 pub enum Colour {
     Bold = 1,
-    Dim = 2,
     Red = 31,
     Green = 32,
     Yellow = 33,
