@@ -23,7 +23,13 @@ pub struct ExecEnd {
 
 impl ExecEnd {
     /// Reads an exit; `extended` when `creel.output.1` is in use.
-    pub fn read(exit: ExecExit, extended: bool, wall: Duration, stdout_bytes: u64, stderr_bytes: u64) -> Self {
+    pub fn read(
+        exit: ExecExit,
+        extended: bool,
+        wall: Duration,
+        stdout_bytes: u64,
+        stderr_bytes: u64,
+    ) -> Self {
         let signal = i32::try_from(exit.signal).unwrap_or(0);
         let out_of_memory = if extended { exit.out_of_memory } else { exit.error == VERSION_1_OOM_ERROR };
         let outcome = if exit.timed_out {

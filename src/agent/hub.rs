@@ -4,8 +4,10 @@
 //! the first connection closes the door, so that no other process of the guest can come second.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -40,7 +42,7 @@ impl Hub {
     }
 
     /// Serves a listener until it fails, and returns why it did.
-    pub async fn serve(&self, listener: &mut dyn Listener) -> std::io::Error {
+    pub async fn serve(&self, listener: &mut dyn Listener) -> io::Error {
         loop {
             match listener.accept().await {
                 Ok(connection) => self.route(connection),
@@ -64,10 +66,11 @@ impl Hub {
     }
 }
 
-impl Expected {
-    /// Waits for the connection; `None` when the hub is gone.
-    pub async fn connection(&mut self) -> Option<Connection> {
-        (&mut self.connection).await.ok()
+/// Yields that one connection; a second call never returns one.
+#[async_trait]
+impl Listener for Expected {
+    async fn accept(&mut self) -> io::Result<Connection> {
+        (&mut self.connection).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -108,7 +111,7 @@ mod tests {
         let (second, mut second_end) = connection(7);
         hub.route(second);
         assert_eq!(second_end.read(&mut [0; 1]).await.unwrap(), 0);
-        assert_eq!(expected.connection().await.unwrap().peer, Peer::Cid(7));
+        assert_eq!(expected.accept().await.unwrap().peer, Peer::Cid(7));
     }
 
     #[tokio::test]

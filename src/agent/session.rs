@@ -85,7 +85,8 @@ impl Session {
         let (outgoing, outgoing_queue) = mpsc::channel(OUTGOING_QUEUE);
         let (events, event_queue) = mpsc::channel(OUTGOING_QUEUE);
         let table = Table::default();
-        let reader = Reader { stream, table: Arc::clone(&table), events, extended: has(extensions::OUTPUT_1) };
+        let reader =
+            Reader { stream, table: Arc::clone(&table), events, extended: has(extensions::OUTPUT_1) };
         let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, outgoing_queue))];
         (Self { hello, source_disk: has(extensions::SOURCE_1), table, outgoing, tasks }, event_queue)
     }

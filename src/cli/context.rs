@@ -8,8 +8,8 @@ use super::failure::{Failure, with_causes};
 use crate::config::{Config, Environment};
 use crate::image::{Arch, ImageStore, Kit, KitError};
 use crate::runtime::Runtime;
-use crate::runtime::microvm::{self, MicroVm};
 use crate::runtime::microvm::qemu::{FindError, Qemu};
+use crate::runtime::microvm::{self, MicroVm};
 
 /// Loaded once, at the start of a command.
 #[derive(Debug)]
@@ -100,6 +100,7 @@ impl Context {
             kit,
             qemu,
             accel: self.config.machine.accel,
+            transport: self.config.machine.transport,
             run_dir: self.config.places.run.clone(),
             cache_dir: self.scratch()?.to_owned(),
             agent_timeout: self.config.machine.agent_timeout.into(),

@@ -1,5 +1,7 @@
 //! `creel doctor`: what this host can and can't do, and what to do about it.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::context::Context;
@@ -96,9 +98,7 @@ async fn examine(context: &Context) -> Vec<Check> {
         Err(error) => checks.push(Check::missing("qemu", with_causes(&error))),
     }
     checks.push(match context.kit() {
-        Ok(kit) => {
-            Check::ok("kit", format!("{}, kernel {}", kit.directory.display(), kit.kernel.release))
-        }
+        Ok(kit) => Check::ok("kit", format!("{}, kernel {}", kit.directory.display(), kit.kernel.release)),
         Err(error) => Check::missing("kit", with_causes(&error)),
     });
     checks.push(images(context));
@@ -107,7 +107,7 @@ async fn examine(context: &Context) -> Vec<Check> {
     checks.push(program("source", "git", "git", "workflows that clone their repository can't run"));
     checks.push(run_directory(context));
     checks.push(namespaces());
-    checks.push(Check::ok("transport", "hybrid vsock over unix sockets; needs no kernel vsock and no root"));
+    checks.push(transport(context));
     checks.push(Check::limited(
         "limits",
         "machines are in no cgroup of their own: a guest's memory and CPUs are bounded by QEMU alone",
@@ -127,7 +127,11 @@ async fn acceleration(context: &Context, qemu: &crate::runtime::microvm::qemu::Q
                                isolate them; run only what you trust";
     let wanted = context.config().machine.accel;
     if wanted == config::Accel::Tcg {
-        return Check::limited(NAME, CONSEQUENCE, "set `machine.accel` to \"auto\" to use KVM where it works");
+        return Check::limited(
+            NAME,
+            CONSEQUENCE,
+            "set `machine.accel` to \"auto\" to use KVM where it works",
+        );
     }
     let input = ProbeInput { qemu, cache_directory: Some(&context.config().places.cache) };
     match prove_kvm(input).await {
@@ -183,6 +187,23 @@ fn run_directory(context: &Context) -> Check {
     match RunDir::open(path) {
         Ok(run_dir) => Check::ok("run dir", run_dir.path().display().to_string()),
         Err(error) => Check::missing("run dir", with_causes(&error)),
+    }
+}
+
+fn transport(context: &Context) -> Check {
+    const NAME: &str = "transport";
+    match context.config().machine.transport {
+        config::Transport::Hybrid => {
+            Check::ok(NAME, "hybrid: vsock over unix sockets; needs no kernel vsock and no root")
+        }
+        config::Transport::Kernel if Path::new(host::vhost_vsock::DEVICE).exists() => {
+            Check::ok(NAME, "kernel: vhost-vsock")
+        }
+        config::Transport::Kernel => Check::missing(
+            NAME,
+            format!("`machine.transport` is \"kernel\", and there is no {}", host::vhost_vsock::DEVICE),
+        )
+        .remedy("modprobe vhost_vsock, or set `machine.transport` to \"hybrid\""),
     }
 }
 

@@ -32,6 +32,14 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         section: "machine",
+        name: "transport",
+        meaning: "How guests reach creel: `hybrid` by unix sockets and a helper, `kernel` by vhost-vsock.",
+        expects: "\"hybrid\" or \"kernel\"",
+        set: |config, text| read(text, &mut config.machine.transport),
+        show: |config| show(&config.machine.transport),
+    },
+    Key {
+        section: "machine",
         name: "agent_timeout",
         meaning: "From the start of a machine to the first word of its agent.",
         expects: DURATION,

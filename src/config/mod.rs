@@ -18,7 +18,7 @@ pub use environment::Environment;
 pub use keys::{KEYS, Key};
 pub use load::{ConfigError, Problem};
 pub use places::{Places, PlacesError};
-pub use settings::{Accel, Config};
+pub use settings::{Accel, Config, Transport};
 pub use units::{ByteSize, Period, UnitError};
 
 #[cfg(test)]

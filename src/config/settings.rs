@@ -37,6 +37,38 @@ impl fmt::Display for Accel {
     }
 }
 
+/// How a guest's vsock reaches creel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Unix sockets in the machine's directory, through a helper process.
+    #[default]
+    Hybrid,
+    /// AF_VSOCK, through the kernel's vhost-vsock.
+    Kernel,
+}
+
+impl Transport {
+    const NAMES: [(Self, &str); 2] = [(Self::Hybrid, "hybrid"), (Self::Kernel, "kernel")];
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found
+            .map(|(transport, _)| *transport)
+            .ok_or_else(|| format!("`{text}` is neither `hybrid` nor `kernel`"))
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::NAMES.iter().find(|(transport, _)| transport == self);
+        f.write_str(found.map_or("", |(_, name)| name))
+    }
+}
+
 /// The whole configuration, ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -54,6 +86,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     pub accel: Accel,
+    pub transport: Transport,
     /// From the start of QEMU to the agent's Hello.
     pub agent_timeout: Period,
     /// From the request to power off to the end of QEMU by force.
@@ -100,6 +133,8 @@ impl Config {
         Self {
             machine: Machine {
                 accel: Accel::Auto,
+                // Needs neither root nor a kernel module, and two runs do not meet on a port.
+                transport: Transport::Hybrid,
                 // TCG on a loaded host boots in seconds, not in a minute; NixOS images take longer.
                 agent_timeout: Period::from_secs(2 * 60),
                 shutdown_timeout: Period::from_secs(10),

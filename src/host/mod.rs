@@ -1,4 +1,4 @@
-//! What touches the kernel: processes born by clone3, pidfds, namespaces, anonymous files, clocks.
+//! What touches the kernel: processes born by clone3, pidfds, namespaces, anonymous files, clocks, vsock CIDs.
 //!
 //! All of the library's `unsafe` lives here, so that a reader who looks for it need look nowhere else. Nothing here
 //! knows what a machine is.
@@ -11,6 +11,7 @@ pub mod pidfd;
 pub mod readiness;
 pub mod spawn;
 pub mod tmpfile;
+pub mod vhost_vsock;
 
 pub use child::Child;
 pub use clock::tsc_khz;

@@ -12,7 +12,9 @@ pub mod id;
 pub mod microvm;
 pub mod verdict;
 
-pub use contract::{DestroyMode, Machine, Mode, Runtime, RuntimeInfo, SetupError, SetupFailure, SetupRequest};
+pub use contract::{
+    DestroyMode, Machine, Mode, Runtime, RuntimeInfo, SetupError, SetupFailure, SetupRequest,
+};
 pub use event::{Phase, SetupEvent, SetupEvents};
 pub use exec::{ExecRequest, OUTPUT_QUEUE_CHUNKS, OutputChunk, Stream, Work};
 pub use id::{MachineId, Tenant};

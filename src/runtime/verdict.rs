@@ -11,22 +11,36 @@ use serde::Serialize;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// The program ended by itself with this code.
-    Exited { code: i32 },
+    Exited {
+        code: i32,
+    },
     /// A signal ended the program, and it was not one of the causes below.
-    Signalled { signal: i32 },
+    Signalled {
+        signal: i32,
+    },
     /// The deadline passed.
     TimedOut,
     /// Somebody asked for it.
     Cancelled,
-    OutOfMemory { scope: OutOfMemory },
+    OutOfMemory {
+        scope: OutOfMemory,
+    },
     /// The machine ended under the step.
-    MachineCrashed { cause: CrashCause },
+    MachineCrashed {
+        cause: CrashCause,
+    },
     /// The host's disk had no room for what the guest wrote, or for what creel had to.
-    HostDiskFull { detail: String },
+    HostDiskFull {
+        detail: String,
+    },
     /// The machine lives, but the agent's connection is gone.
-    AgentLost { detail: String },
+    AgentLost {
+        detail: String,
+    },
     /// creel itself failed.
-    Internal { detail: String },
+    Internal {
+        detail: String,
+    },
 }
 
 /// Whose memory ran out.

@@ -67,7 +67,8 @@ impl Ran {
 
 async fn ran_with(runtime: FakeRuntime, deadline: Option<Duration>, cancel: CancellationToken) -> Ran {
     let directory = tempfile::tempdir().unwrap();
-    let log = LogStore::anonymous(directory.path(), Limits::of_step(1 << 20), Mask::new(&["hunter2"]).unwrap());
+    let log =
+        LogStore::anonymous(directory.path(), Limits::of_step(1 << 20), Mask::new(&["hunter2"]).unwrap());
     let log = log.unwrap();
     let journal: Journal = runtime.journal();
     let (events, _queue) = mpsc::unbounded_channel();
@@ -102,7 +103,11 @@ async fn every_verdict_ends_the_workflow_in_its_own_words_and_code() {
         (Outcome::TimedOut, 124, "Kill"),
         (Outcome::Cancelled, 130, "Kill"),
         (Outcome::OutOfMemory { scope: OutOfMemory::GuestProcess }, 1, "Kill"),
-        (Outcome::OutOfMemory { scope: OutOfMemory::MachineLimit { limit_mib: 352, peak_mib: 352 } }, 1, "Kill"),
+        (
+            Outcome::OutOfMemory { scope: OutOfMemory::MachineLimit { limit_mib: 352, peak_mib: 352 } },
+            1,
+            "Kill",
+        ),
         (crashed(CrashCause::GuestResetOrPanic), 125, "Kill"),
         (crashed(CrashCause::GuestPoweredOff), 125, "Kill"),
         (crashed(CrashCause::QemuExited { status: 1 }), 125, "Kill"),

@@ -49,12 +49,7 @@ impl Screen {
             in_line: false,
             shared_terminal: terminal && io::stdout().is_terminal(),
         };
-        Self {
-            style,
-            colour,
-            progress: MultiProgress::with_draw_target(target),
-            stdout: Mutex::new(stdout),
-        }
+        Self { style, colour, progress: MultiProgress::with_draw_target(target), stdout: Mutex::new(stdout) }
     }
 
     pub fn style(&self) -> Style {

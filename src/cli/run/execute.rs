@@ -41,7 +41,9 @@ pub async fn run(context: &Context, arguments: RunArgs) -> Result<Exit, Failure>
         screen.note(&format!("not run: {reason}"));
     }
     if selection.selected.is_empty() {
-        return Err(Failure::usage("no workflow matches this event; name one to run it whatever its `when` says"));
+        return Err(Failure::usage(
+            "no workflow matches this event; name one to run it whatever its `when` says",
+        ));
     }
     let environment = inputs::pairs("--env", &arguments.env)?;
     let secrets = inputs::secrets(&arguments.secret)?;
@@ -65,7 +67,9 @@ pub async fn run(context: &Context, arguments: RunArgs) -> Result<Exit, Failure>
         .collect::<Result<Vec<Job>, Failure>>()
         // What git said is the better reason when a clone has nothing to clone.
         .map_err(|failure| match &repository {
-            Err(error) if failure.exit == Exit::Usage && failure.to_string().contains("clones the repository") => {
+            Err(error)
+                if failure.exit == Exit::Usage && failure.to_string().contains("clones the repository") =>
+            {
                 Failure::usage(format!("{failure} ({error})"))
             }
             _ => failure,
@@ -73,7 +77,8 @@ pub async fn run(context: &Context, arguments: RunArgs) -> Result<Exit, Failure>
     let info = runtime.info().await;
     info.usable.map_err(Failure::host)?;
 
-    let runs = Runs { context, screen: &screen, secrets: &secrets, runtime, cancel, labelled: jobs.len() > 1 };
+    let runs =
+        Runs { context, screen: &screen, secrets: &secrets, runtime, cancel, labelled: jobs.len() > 1 };
     runs.all(jobs).await
 }
 

@@ -10,7 +10,8 @@ use super::select::Selected;
 use crate::cli::exit::Exit;
 use crate::cli::failure::{Failure, with_causes};
 use crate::engine::{
-    Action, EngineKind, ImageFacts, Plan, PlanInput, RunFacts, Secret, SourceKind, Trigger, WorkflowId,
+    Action, EngineKind, ImageFacts, Manifest, Plan, PlanError, PlanInput, RunFacts, Secret, SourceKind,
+    Trigger, WorkflowId,
 };
 use crate::host::tmpfile::anonymous_file;
 use crate::image::{ImageError, ImageStore};
@@ -51,7 +52,9 @@ impl Shared<'_> {
         let image_name = self.image.or(named).unwrap_or(self.default_image).to_owned();
         let image = match manifest.engine.value {
             EngineKind::Microvm => {
-                let image = self.images.resolve(&image_name).map_err(|error| image_failure(&error))?;
+                let image = self.images.resolve(&image_name).map_err(|error| {
+                    nixos_not_yet(&manifest, &error).unwrap_or_else(|| image_failure(&error))
+                })?;
                 Some(ImageFacts {
                     name: image.name,
                     shell: image.spec.shell,
@@ -72,7 +75,8 @@ impl Shared<'_> {
             secrets: self.secrets.to_vec(),
         };
         let plan = crate::engine::plan(&manifest, &input).map_err(|error| {
-            let exit = if error.is_not_yet() { Exit::HostCannot } else { Exit::Usage };
+            let not_here = error.is_not_yet() || matches!(error, PlanError::NotNixos { .. });
+            let exit = if not_here { Exit::HostCannot } else { Exit::Usage };
             Failure::new(exit, error.to_string())
         })?;
         let source = self.source(&plan)?;
@@ -121,6 +125,26 @@ impl Shared<'_> {
         })?;
         Ok(Some(disk))
     }
+}
+
+/// A file with NixOS options names a NixOS image that this host hardly has; what stands in its way is
+/// that creel can't configure NixOS yet, and making the image would not help.
+fn nixos_not_yet(manifest: &Manifest, error: &ImageError) -> Option<Failure> {
+    let options = manifest.nixos_options();
+    let (first, ImageError::Unknown { name, .. }) = (options.first()?, error) else {
+        return None;
+    };
+    let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
+    Some(Failure::new(
+        Exit::HostCannot,
+        format!(
+            "{}:{}:{}: NixOS configuration is not supported yet: `{}` (and there is no image `{name}`)",
+            manifest.file_name,
+            first.span.line,
+            first.span.column,
+            keys.join("`, `")
+        ),
+    ))
 }
 
 /// A name that leads nowhere is input; an image that is broken or unreadable is this host's trouble.

@@ -29,7 +29,11 @@ pub(super) struct Selection {
 }
 
 /// Finds and parses the files. A file that was named runs whatever its `when` says.
-pub(super) fn select(arguments: &RunArgs, root: Option<&Path>, trigger: &Trigger) -> Result<Selection, Failure> {
+pub(super) fn select(
+    arguments: &RunArgs,
+    root: Option<&Path>,
+    trigger: &Trigger,
+) -> Result<Selection, Failure> {
     if !arguments.file.is_empty() {
         return named(arguments.file.iter().cloned());
     }
@@ -92,9 +96,9 @@ fn by_name(name: &str, found: &[PathBuf], directory: &Path) -> Result<PathBuf, F
     }
     let names: Vec<String> = found.iter().map(|path| stem(path)).collect();
     let mut text = format!("there is no workflow `{name}` in `{}`", directory.display());
-    let nearest = names.iter().max_by(|one, other| {
-        strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other))
-    });
+    let nearest = names
+        .iter()
+        .max_by(|one, other| strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other)));
     match nearest {
         Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
             text.push_str(&format!("; did you mean `{nearest}`?"));

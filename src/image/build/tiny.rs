@@ -182,8 +182,9 @@ fn build(
 
 /// The description, with paths relative to the image's directory.
 fn spec(kit: &Kit, options: &TinyOptions) -> ImageSpec {
-    let mut boot_args =
-        String::from("console=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace");
+    let mut boot_args = String::from(
+        "console=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace",
+    );
     if let Some(init) = &options.init {
         boot_args.push_str(" creel.init=");
         boot_args.push_str(init);

@@ -24,8 +24,8 @@ use super::keeper::{Keeper, KeeperEnd, KeeperEvent};
 use super::launch::QEMU;
 use super::leases::Leases;
 use super::qemu::{Event, Events, Qmp};
-use crate::host::Exit;
 use crate::agent::{Session, SessionEvent, SessionEvents};
+use crate::host::Exit;
 use crate::runtime::{DestroyMode, ExecRequest, Outcome, OutputChunk, Usage, Verdict};
 
 /// How much of the console a verdict carries.
@@ -37,10 +37,20 @@ const END_STEP: Duration = Duration::from_secs(3);
 /// What a handle asks for.
 #[derive(Debug)]
 pub(super) enum Request {
-    Exec { request: ExecRequest, output: mpsc::Sender<OutputChunk>, reply: oneshot::Sender<Verdict> },
+    Exec {
+        request: ExecRequest,
+        output: mpsc::Sender<OutputChunk>,
+        reply: oneshot::Sender<Verdict>,
+    },
     /// Ends an exec's wait with this outcome; the program itself ends with its machine.
-    Abandon { id: String, outcome: Outcome },
-    Destroy { mode: DestroyMode, reply: oneshot::Sender<Result<(), String>> },
+    Abandon {
+        id: String,
+        outcome: Outcome,
+    },
+    Destroy {
+        mode: DestroyMode,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// What a watcher sees.
@@ -52,7 +62,10 @@ pub(super) enum State {
     Greeting,
     Ready,
     /// How it ended (cancelled: it was destroyed), and its console's last bytes.
-    Gone { outcome: Outcome, console_tail: Vec<u8> },
+    Gone {
+        outcome: Outcome,
+        console_tail: Vec<u8>,
+    },
 }
 
 /// A piece of work that somebody waits for.
@@ -286,9 +299,7 @@ impl Driver {
 pub(super) fn sign_of_keeper(event: KeeperEvent) -> Sign {
     match event {
         KeeperEvent::ProcessEnded(record) if record.name == QEMU => Sign::QemuEnded(record.end.into()),
-        KeeperEvent::ProcessEnded(record) => {
-            Sign::HelperEnded { name: record.name, end: record.end.into() }
-        }
+        KeeperEvent::ProcessEnded(record) => Sign::HelperEnded { name: record.name, end: record.end.into() },
         KeeperEvent::Gone(end) => {
             let how = match end.exit {
                 Some(Exit::Code(code)) => format!("exit status {code}"),

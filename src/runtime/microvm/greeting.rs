@@ -22,7 +22,9 @@ pub(super) enum Greeting {
 /// Why there is no agent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GreetingError {
-    #[error("no agent connected within {0:?}; does the image start one, and does its kernel have virtio-vsock?")]
+    #[error(
+        "no agent connected within {0:?}; does the image start one, and does its kernel have virtio-vsock?"
+    )]
     NeverConnected(Duration),
     #[error("failed to accept the agent's connection: {0}")]
     Transport(#[from] io::Error),

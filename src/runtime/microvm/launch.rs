@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::keeper::{ConsoleSizes, Output, ProcessSpec, ReadySpec};
-use super::leases::VSOCK_PREFIX;
 use super::qemu::{Accel, ArgsError, Qemu, QemuArgs, QemuConfig, QemuFds, Vsock};
+use super::vsock::{GuestEnd, VSOCK_PREFIX};
 use crate::image::{ImageSpec, Kit};
 
 /// The name under which the keeper records QEMU's end.
@@ -21,8 +21,7 @@ const VHOST_USER_SOCKET: &str = "vhost-user";
 const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Kept of the guest's console: its first words, and its last.
-pub(super) const CONSOLE_SIZES: ConsoleSizes =
-    ConsoleSizes { head_bytes: 64 * 1024, tail_bytes: 192 * 1024 };
+pub(super) const CONSOLE_SIZES: ConsoleSizes = ConsoleSizes { head_bytes: 64 * 1024, tail_bytes: 192 * 1024 };
 
 /// Each machine has a helper of its own, so every guest can have the same CID.
 const HYBRID_GUEST_CID: u32 = 3;
@@ -55,8 +54,10 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// When the image asks QEMU for what it may not have.
-    pub(super) fn processes(&self, disks: Disks) -> Result<Vec<ProcessSpec>, ArgsError> {
-        Ok(vec![self.vsock_helper(), self.qemu(disks)?])
+    pub(super) fn processes(&self, disks: Disks, guest_end: GuestEnd) -> Result<Vec<ProcessSpec>, ArgsError> {
+        let helper = matches!(guest_end, GuestEnd::Hybrid).then(|| self.vsock_helper());
+        let qemu = self.qemu(disks, guest_end)?;
+        Ok(helper.into_iter().chain([qemu]).collect())
     }
 
     fn vsock_helper(&self) -> ProcessSpec {
@@ -74,7 +75,7 @@ impl Launch<'_> {
         helper
     }
 
-    fn qemu(&self, disks: Disks) -> Result<ProcessSpec, ArgsError> {
+    fn qemu(&self, disks: Disks, guest_end: GuestEnd) -> Result<ProcessSpec, ArgsError> {
         let mut qemu = ProcessSpec::new(QEMU, &self.qemu.path);
         let fds = QemuFds {
             kernel: qemu.pass(disks.kernel),
@@ -84,7 +85,10 @@ impl Launch<'_> {
             source_disk: disks.source.map(|source| qemu.pass(source)),
             console: qemu.pass_console(),
             qmp: qemu.pass(disks.qmp),
-            vsock: Vsock::Hybrid { chardev: qemu.pass_ready_socket_of(VSOCK_HELPER) },
+            vsock: match guest_end {
+                GuestEnd::Hybrid => Vsock::Hybrid { chardev: qemu.pass_ready_socket_of(VSOCK_HELPER) },
+                GuestEnd::Kernel { vhost, cid } => Vsock::Kernel { vhostfd: qemu.pass(vhost), cid },
+            },
         };
         let runner = &self.spec.runner_config;
         let config = QemuConfig {

@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 use super::directory::{DirectoryError, MachineDirectory, RunDir};
 use super::launch::Disks;
 use super::runtime::Settings;
+use super::vsock::{GuestEnd, Vsocks};
+use crate::agent::Hub;
 use crate::image::{Image, ImageError, VolumeError, VolumeTemplates};
 use crate::runtime::{MachineId, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
-use crate::transport::hybrid::HybridListener;
 
 /// The unix socket that QEMU's control protocol is served on, in the machine's directory.
 const QMP_SOCKET: &str = "qmp";
-
-/// The prefix of the sockets that guest connections arrive at, in the machine's directory.
-pub(super) const VSOCK_PREFIX: &str = "vsock";
 
 /// Freed when the machine is gone: what outlives its processes.
 #[derive(Debug)]
@@ -45,6 +43,7 @@ pub(super) struct Prepared {
     pub leases: Leases,
     pub disks: Disks,
     pub qmp_path: PathBuf,
+    pub guest_end: GuestEnd,
     pub agent_listener: Box<dyn Listener>,
 }
 
@@ -97,11 +96,12 @@ pub(super) fn prepare(
     settings: &Settings,
     run_dir: &RunDir,
     id: &MachineId,
-    agent_port: u32,
+    vsocks: &Vsocks,
+    hub: Option<&Hub>,
     image: &str,
     source: Option<File>,
 ) -> Result<Prepared, SetupError> {
-    acquire(settings, run_dir, id, agent_port, image, source.map(OwnedFd::from))
+    acquire(settings, run_dir, id, vsocks, hub, image, source.map(OwnedFd::from))
         .map_err(|error| SetupError::new(Phase::Prepare, error.failure()))
 }
 
@@ -109,7 +109,8 @@ fn acquire(
     settings: &Settings,
     run_dir: &RunDir,
     id: &MachineId,
-    agent_port: u32,
+    vsocks: &Vsocks,
+    hub: Option<&Hub>,
     image: &str,
     source: Option<OwnedFd>,
 ) -> Result<Prepared, PrepareError> {
@@ -134,12 +135,12 @@ fn acquire(
     let qmp_path = directory.socket_path(QMP_SOCKET)?;
     let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
     std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
-    let uid = rustix::process::geteuid().as_raw();
-    let agent_listener = HybridListener::bind(&directory.path().join(VSOCK_PREFIX), agent_port, uid)?;
+    let (guest_end, agent_listener) = vsocks.acquire(hub, &directory)?;
     Ok(Prepared {
         leases: Leases { directory, image },
         disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
         qmp_path,
-        agent_listener: Box::new(agent_listener),
+        guest_end,
+        agent_listener,
     })
 }

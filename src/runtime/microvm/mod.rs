@@ -2,7 +2,8 @@
 //!
 //! - [`runtime`](MicroVm): the runtime's own face;
 //! - `setup`: from a request to a machine that is ready, bounded by an `interrupt`;
-//! - `leases`: what a machine holds before it runs; `launch`: its processes and their descriptors;
+//! - `leases`: what a machine holds before it runs, `vsock` its way to creel; `launch`: its processes and their
+//!   descriptors;
 //! - `driver`: the one task that owns a machine from then on; `handle` is what others hold of it;
 //! - `greeting`: waits for the agent; `evidence` judges how a machine ended (pure);
 //! - [`qemu`]: arguments, QMP, the proof of KVM; [`keeper`]: the host side of creel-keeper;
@@ -20,5 +21,6 @@ mod leases;
 pub mod qemu;
 mod runtime;
 mod setup;
+mod vsock;
 
 pub use runtime::{MicroVm, MicroVmError, Settings};

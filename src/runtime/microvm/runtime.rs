@@ -13,10 +13,14 @@ use super::directory::{DirectoryError, RunDir};
 use super::interrupt::Interrupt;
 use super::qemu::{Accel, KvmProof, ProbeInput, Qemu, prove_kvm};
 use super::setup::set_up;
+use super::vsock::Vsocks;
 use crate::config;
 use crate::host;
 use crate::image::{ImageStore, Kit};
 use crate::runtime::{Machine, Mode, Runtime, RuntimeInfo, SetupError, SetupEvents, SetupRequest};
+
+/// The vsock port that agents dial.
+pub(super) const AGENT_PORT: u32 = creel_proto::names::ports::AGENT;
 
 /// What the runtime works with.
 #[derive(Debug, Clone)]
@@ -25,6 +29,7 @@ pub struct Settings {
     pub kit: Kit,
     pub qemu: Qemu,
     pub accel: config::Accel,
+    pub transport: config::Transport,
     /// Holds the machines' directories; short, since sockets lie in it.
     pub run_dir: PathBuf,
     /// Volume templates, the throw-away disks (without names), the proof of KVM.
@@ -45,6 +50,7 @@ pub enum MicroVmError {
 pub struct MicroVm {
     settings: Arc<Settings>,
     run_dir: Arc<RunDir>,
+    vsocks: Arc<Vsocks>,
     accelerator: OnceCell<Result<Accel, String>>,
 }
 
@@ -62,7 +68,9 @@ impl MicroVm {
         for error in reclaimed.failed {
             tracing::warn!(%error, "failed to remove what a killed run had left");
         }
-        Ok(Self { settings: Arc::new(settings), run_dir: Arc::new(run_dir), accelerator: OnceCell::new() })
+        let vsocks = Arc::new(Vsocks::new(settings.transport, AGENT_PORT));
+        let (settings, run_dir) = (Arc::new(settings), Arc::new(run_dir));
+        Ok(Self { settings, run_dir, vsocks, accelerator: OnceCell::new() })
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -70,8 +78,8 @@ impl MicroVm {
     }
 
     /// What blocking work takes along.
-    pub(super) fn shared(&self) -> (Arc<Settings>, Arc<RunDir>) {
-        (Arc::clone(&self.settings), Arc::clone(&self.run_dir))
+    pub(super) fn shared(&self) -> (Arc<Settings>, Arc<RunDir>, Arc<Vsocks>) {
+        (Arc::clone(&self.settings), Arc::clone(&self.run_dir), Arc::clone(&self.vsocks))
     }
 
     /// How guests run here; proven once.
@@ -84,10 +92,7 @@ impl MicroVm {
         if self.settings.accel == config::Accel::Tcg {
             return Ok(tcg);
         }
-        let input = ProbeInput {
-            qemu: &self.settings.qemu,
-            cache_directory: Some(&self.settings.cache_dir),
-        };
+        let input = ProbeInput { qemu: &self.settings.qemu, cache_directory: Some(&self.settings.cache_dir) };
         match (prove_kvm(input).await, self.settings.accel) {
             (KvmProof::Usable, _) => Ok(Accel::Kvm),
             (KvmProof::Unusable { why }, config::Accel::Kvm) => {

@@ -15,10 +15,11 @@ use super::greeting::greet;
 use super::handle::MicroVmMachine;
 use super::interrupt::Interrupt;
 use super::keeper::{Keeper, KeeperEvent, KeeperSpec, Ownership};
-use super::launch::{CONSOLE_SIZES, Launch};
+use super::launch::{CONSOLE_SIZES, Disks, Launch};
 use super::leases::{Leases, Prepared, prepare};
 use super::qemu::{Accel, Events, Qmp};
-use super::runtime::MicroVm;
+use super::runtime::{AGENT_PORT, MicroVm};
+use super::vsock::GuestEnd;
 use crate::agent::InitParameters;
 use crate::error::with_causes;
 use crate::host::Namespaces;
@@ -71,8 +72,8 @@ pub(super) async fn set_up(
     phases.finish(Phase::Prepare);
 
     phases.start(Phase::Spawn);
-    let Prepared { leases, disks, qmp_path, agent_listener } = prepared;
-    let started = start(runtime, &leases, disks, accel, &size)?;
+    let Prepared { leases, disks, qmp_path, guest_end, agent_listener } = prepared;
+    let started = start(runtime, &leases, (disks, guest_end), accel, &size)?;
     let Started { keeper, mut keeper_events } = started;
     // The agent is awaited from the start: on a quick machine it comes before QMP's greeting is read.
     let parameters = InitParameters { job_id: workflow_id, ..InitParameters::default() };
@@ -133,9 +134,13 @@ async fn prepare_all(
         .accelerator()
         .await
         .map_err(|why| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(why)))?;
-    let (settings, run_dir) = runtime.shared();
+    let (settings, run_dir, vsocks) = runtime.shared();
+    let hub = vsocks
+        .hub()
+        .await
+        .map_err(|error| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(error.to_string())))?;
     let preparing = tokio::task::spawn_blocking(move || {
-        prepare(&settings, &run_dir, &id, creel_proto::names::ports::AGENT, &request.image, request.source)
+        prepare(&settings, &run_dir, &id, &vsocks, hub.as_ref(), &request.image, request.source)
     });
     let prepared = preparing.await.map_err(|error| internal(Phase::Prepare, error))??;
     let image = &prepared.leases.image;
@@ -143,7 +148,10 @@ async fn prepare_all(
         events.send(SetupEvent::Notice(warning.clone()));
     }
     if !image.spec.network_interfaces.is_empty() {
-        let notice = format!("image `{}` has network interfaces; it boots without them, there is no network yet", image.name);
+        let notice = format!(
+            "image `{}` has network interfaces; it boots without them, there is no network yet",
+            image.name
+        );
         events.send(SetupEvent::Notice(notice));
     }
     if matches!(accel, Accel::Tcg { .. }) {
@@ -164,7 +172,7 @@ struct Started {
 fn start(
     runtime: &MicroVm,
     leases: &Leases,
-    disks: super::launch::Disks,
+    (disks, guest_end): (Disks, GuestEnd),
     accel: Accel,
     size: &Size,
 ) -> Result<Started, SetupError> {
@@ -177,10 +185,10 @@ fn start(
         accel,
         memory_mib: size.memory_mib.unwrap_or(spec.memory_mib),
         vcpus: size.vcpus.unwrap_or(spec.vcpus),
-        agent_port: creel_proto::names::ports::AGENT,
+        agent_port: AGENT_PORT,
     };
     let cannot = |text: String| SetupError::new(Phase::Spawn, SetupFailure::HostCannot(text));
-    let processes = launch.processes(disks).map_err(|error| {
+    let processes = launch.processes(disks, guest_end).map_err(|error| {
         cannot(format!("image `{}` can't be started: {}", leases.image.name, with_causes(&error)))
     })?;
     let mut keeper = Keeper::start(KeeperSpec {

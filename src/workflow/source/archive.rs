@@ -48,7 +48,11 @@ pub struct ArchiveSummary {
 ///
 /// # Errors
 /// When git fails, a file can't be read, or `output` not written.
-pub fn write_archive(repository: &Repository, tree: Tree, output: File) -> Result<ArchiveSummary, SourceError> {
+pub fn write_archive(
+    repository: &Repository,
+    tree: Tree,
+    output: File,
+) -> Result<ArchiveSummary, SourceError> {
     let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, output));
     let files = match tree {
         Tree::Head => head(repository, &mut builder)?,
@@ -155,9 +159,7 @@ fn add_entry(
     }
     header.set_mode(if entry.mode & 0o100 == 0 { 0o644 } else { 0o755 });
     header.set_size(size);
-    builder
-        .append_data(&mut header, &entry.path, answers.by_ref().take(size))
-        .map_err(SourceError::Write)?;
+    builder.append_data(&mut header, &entry.path, answers.by_ref().take(size)).map_err(SourceError::Write)?;
     end_of_blob(answers)
 }
 
@@ -228,7 +230,8 @@ fn work_tree(repository: &Repository, builder: &mut Builder) -> Result<u64, Sour
 }
 
 fn modified(metadata: &std::fs::Metadata) -> u64 {
-    let since_epoch = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let since_epoch =
+        metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     since_epoch.map_or(0, |duration| duration.as_secs())
 }
 

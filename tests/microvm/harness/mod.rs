@@ -1,0 +1,19 @@
+//! What the tests are written with: a place to run in, the running program, the processes of its machines.
+
+mod capture;
+mod gate;
+mod images;
+mod ordinary_user;
+mod processes;
+mod repository;
+mod run;
+mod sandbox;
+mod world;
+
+pub use images::{SERVICE, SERVICE_DIES_AT_BOOT, TINY};
+pub use ordinary_user::OrdinaryUser;
+pub use processes::{Process, machine, resident_kib, wait_until};
+pub use repository::Repository;
+pub use run::{Ended, Run};
+pub use sandbox::{Sandbox, workflow};
+pub use world::World;
