@@ -12,5 +12,6 @@ pub mod host;
 pub mod image;
 pub mod runtime;
 pub mod state;
+pub mod text;
 pub mod transport;
 pub mod workflow;

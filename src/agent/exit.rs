@@ -8,6 +8,10 @@ use std::time::Duration;
 use creel_proto::agent::ExecExit;
 
 use crate::runtime::{OutOfMemory, Outcome, Usage};
+use crate::text::one_line;
+
+/// The agent's own words are for people, and a guest may write a novel.
+pub(super) const MAX_DETAIL_CHARS: usize = 300;
 
 /// What version-1 agents say when SIGKILL came from the guest kernel's OOM killer.
 const VERSION_1_OOM_ERROR: &str = "guest process killed by guest kernel OOM";
@@ -43,7 +47,7 @@ impl ExecEnd {
         };
         Self {
             outcome,
-            detail: Some(exit.error).filter(|error| !error.is_empty()),
+            detail: Some(one_line(&exit.error, MAX_DETAIL_CHARS)).filter(|detail| !detail.is_empty()),
             usage: Usage {
                 wall,
                 cpu: extended.then(|| Duration::from_micros(exit.cpu_time_us)),

@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use tokio_util::codec::Framed;
 use tracing::{debug, trace};
 
-use super::exit::ExecEnd;
+use super::exit::{ExecEnd, MAX_DETAIL_CHARS};
 use crate::runtime::{ExecRequest, Outcome, OutputChunk, Stream, Usage, Work};
+use crate::text::one_line;
 use crate::transport::ByteStream;
 
 type Wire = Framed<Box<dyn ByteStream>, FrameCodec>;
@@ -163,7 +164,7 @@ struct Reader {
 enum Violation {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("agent sent {stream:?} of `{id}` at offset {claimed} instead of {expected}")]
+    #[error("agent sent {stream:?} of `{id}` from offset {claimed} instead of {expected}")]
     Offset { id: String, stream: Stream, claimed: u64, expected: u64 },
 }
 
@@ -171,7 +172,7 @@ impl Reader {
     async fn run(mut self) {
         let detail = match self.read_all().await {
             Ok(()) => "the agent closed its connection".to_owned(),
-            Err(violation) => violation.to_string(),
+            Err(violation) => one_line(&violation.to_string(), MAX_DETAIL_CHARS),
         };
         // Nobody listens any more when the machine is going away.
         let _ = self.events.send(SessionEvent::Closed { detail }).await;
@@ -258,5 +259,6 @@ fn source_end(result: creel_proto::agent::SourceUnpackResult, wall: std::time::D
     }
     // As a clone that fails: the step's own doing (a destination that can't be written, a full disk
     // in the guest), not the machine's.
-    ExecEnd { outcome: Outcome::Exited { code: 1 }, detail: Some(result.error), usage }
+    let detail = one_line(&result.error, MAX_DETAIL_CHARS);
+    ExecEnd { outcome: Outcome::Exited { code: 1 }, detail: Some(detail), usage }
 }

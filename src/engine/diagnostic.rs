@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::yaml::Span;
+use crate::text::printable;
 
 /// More problems than this are counted, not shown.
 const SHOWN_PROBLEMS: usize = 30;
@@ -91,12 +92,6 @@ pub(super) fn quote(text: &str) -> String {
         Some((end, _)) => format!("`{}…`", &text[..end]),
         None => format!("`{text}`"),
     }
-}
-
-/// `text` without characters that a terminal obeys: controls, and those that reverse the direction of text.
-pub(super) fn printable(text: &str) -> String {
-    let obeyed = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The line of `span` and a caret under it; nothing when the text has no such line or it is blank.

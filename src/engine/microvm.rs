@@ -1,7 +1,7 @@
 //! `engine: microvm`: each step is a command that the agent runs in a virtual machine.
 
 use super::clone_step;
-use super::diagnostic::printable;
+use crate::text::printable;
 use super::environment::{self, name_fault, value_fault};
 use super::plan::{Action, ExecPlan, Plan, Step, StepKind};
 use super::{EngineKind, Environment, Location, Manifest, PlanError, PlanInput, TriggerKind};

@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::EngineKind;
-use super::diagnostic::printable;
+use crate::text::printable;
 use super::yaml::Span;
 
 /// A place in a workflow file, shown as `file.yml:3:1`.

@@ -1,6 +1,6 @@
 //! What a step is called when its author gave no name, or one that a line can't hold.
 
-use super::diagnostic::printable;
+use crate::text::printable;
 
 /// Characters of a command that become its name.
 const DERIVED_CHARACTERS: usize = 60;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,14 @@ pub fn anonymous_file(directory: &Path) -> io::Result<File> {
         Err(error) if lacks_tmpfile(&error) => unlinked_file(directory),
         outcome => outcome,
     }
+}
+
+/// The same file, open for reading only: for one who must not write to it.
+///
+/// # Errors
+/// Those of `open(2)` on `/proc/self/fd`.
+pub fn read_only(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// open(2): EOPNOTSUPP from the file system, EISDIR or ENOENT from kernels that do not know the flag.
@@ -58,6 +67,18 @@ mod tests {
             assert_eq!((metadata.nlink(), metadata.permissions().mode() & 0o777), (0, 0o600));
         }
         assert_eq!(std::fs::read_dir(directory.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_file_without_a_name_can_be_opened_again_for_reading_only() {
+        let directory = tempfile::tempdir().expect("a scratch directory");
+        let mut file = anonymous_file(directory.path()).expect("made");
+        file.write_all(b"bytes").expect("written");
+        let mut reader = read_only(&file).expect("opened again");
+        let mut read = String::new();
+        reader.read_to_string(&mut read).expect("readable");
+        assert_eq!(read, "bytes");
+        assert!(reader.write_all(b"x").is_err());
     }
 
     #[test]

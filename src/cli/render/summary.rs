@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 use super::screen::{Colour, Screen};
 use crate::cli::exit::Exit;
+use crate::runtime::Verdict;
+use crate::text::one_line;
 use crate::workflow::{Ending, Report};
 
 /// How many of the console's last lines are shown beside a machine's failure.
 const CONSOLE_LINES: usize = 15;
+
+/// And how much of each.
+const CONSOLE_LINE_CHARS: usize = 200;
 
 impl From<&Report> for Exit {
     fn from(report: &Report) -> Self {
@@ -48,7 +53,11 @@ pub fn text(report: &Report, screen: &Screen) -> String {
         lines.push(row("setup", report.phases.iter().map(|(_, took)| *took).sum(), &phases.join(", ")));
     }
     for step in &report.steps {
-        lines.push(row(&step.name, step.verdict.usage.wall, &step.verdict.to_string()));
+        let text = match &step.verdict {
+            Verdict { outcome, detail: Some(detail), .. } if outcome.is_success() => format!("{outcome}, {detail}"),
+            verdict => verdict.to_string(),
+        };
+        lines.push(row(&step.name, step.verdict.usage.wall, &text));
     }
     let skipped = report.planned_steps - report.steps.len();
     if skipped > 0 && !report.succeeded() {
@@ -113,13 +122,13 @@ fn seconds(duration: Duration) -> String {
     format!("{:.2}s", duration.as_secs_f64())
 }
 
-/// The guest's text, made safe for a terminal: no control characters but tabs.
+/// The guest's text, made safe for a terminal.
 fn console_lines(tail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(tail);
     let lines: Vec<String> = text
         .lines()
-        .map(|line| line.chars().filter(|char| !char.is_control() || *char == '\t').collect::<String>())
-        .filter(|line: &String| !line.trim().is_empty())
+        .map(|line| one_line(line, CONSOLE_LINE_CHARS))
+        .filter(|line| !line.is_empty())
         .collect();
     lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
 }
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_console_can_t_drive_the_terminal() {
-        assert_eq!(console_lines(b"\x1b[2Jone\r\n\x07\n\xfftwo\n"), ["[2Jone", "\u{fffd}two"]);
+        assert_eq!(console_lines(b"\x1b[2Jone\r\n\x07\n\xfftwo\n"), ["\u{fffd}[2Jone", "\u{fffd}", "\u{fffd}two"]);
     }
 
     #[test]

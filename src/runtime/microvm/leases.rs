@@ -10,6 +10,7 @@ use super::launch::Disks;
 use super::runtime::Settings;
 use super::vsock::{GuestEnd, Vsocks};
 use crate::agent::Hub;
+use crate::host::tmpfile::read_only;
 use crate::image::{Image, ImageError, VolumeError, VolumeTemplates};
 use crate::runtime::{MachineId, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
@@ -58,7 +59,7 @@ enum PrepareError {
     Volume(#[from] VolumeError),
     #[error("failed to open image `{image}`: `{}`: {source}", path.display())]
     Open { image: String, path: PathBuf, source: std::io::Error },
-    #[error("failed to make a socket of the machine: {0}")]
+    #[error("failed to make what the machine needs: {0}")]
     Socket(#[from] std::io::Error),
 }
 
@@ -101,7 +102,7 @@ pub(super) fn prepare(
     image: &str,
     source: Option<File>,
 ) -> Result<Prepared, SetupError> {
-    acquire(settings, run_dir, id, vsocks, hub, image, source.map(OwnedFd::from))
+    acquire(settings, run_dir, id, vsocks, hub, image, source)
         .map_err(|error| SetupError::new(Phase::Prepare, error.failure()))
 }
 
@@ -112,7 +113,7 @@ fn acquire(
     vsocks: &Vsocks,
     hub: Option<&Hub>,
     image: &str,
-    source: Option<OwnedFd>,
+    source: Option<File>,
 ) -> Result<Prepared, PrepareError> {
     let image = settings.images.resolve(image)?;
     let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
@@ -131,6 +132,8 @@ fn acquire(
         .iter()
         .map(|volume| templates.instantiate(volume, &settings.cache_dir))
         .collect::<Result<Vec<_>, _>>()?;
+    // QEMU refuses a descriptor that could do more than the disk says, and so would we.
+    let source = source.map(|file| read_only(&file).map(OwnedFd::from)).transpose()?;
     let directory = MachineDirectory::acquire(run_dir, id.as_str())?;
     let qmp_path = directory.socket_path(QMP_SOCKET)?;
     let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
