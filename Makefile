@@ -14,6 +14,9 @@ creel := $(target)/release/creel
 vsock_helper_version := 0.3.0
 vsock_helper := $(target)/vsock-helper/$(vsock_helper_version)/bin/vhost-device-vsock
 
+cargo_deny_version := 0.20.2
+cargo_deny := $(target)/tools/bin/cargo-deny
+
 # Flags are not per package, so what is linked statically has a target directory of its own.
 static_dir := $(target)/static
 static_programs := $(static_dir)/$(host_triple)/static
@@ -47,12 +50,16 @@ test: kit
 	CREEL_KIT__DIR=$(abspath $(kit)) CREEL_TEST_PROGRAM=$(abspath $(creel)) \
 		CREEL_TEST_KEEPER=$(abspath $(kit))/bin/creel-keeper cargo test --locked --workspace
 
-deny:
-	@command -v $(target)/tools/bin/cargo-deny >/dev/null || \
-		cargo install --locked --root $(target)/tools --version 0.20.2 cargo-deny
-	$(target)/tools/bin/cargo-deny check bans licenses sources
-	@$(target)/tools/bin/cargo-deny check advisories || \
-		echo "advisories were not checked: their database could not be fetched, or see above"
+deny: $(cargo_deny)
+	$(cargo_deny) check bans licenses sources
+	@if timeout 120 $(cargo_deny) fetch db >/dev/null 2>&1; then \
+		$(cargo_deny) check --disable-fetch advisories; \
+	else \
+		echo "advisories: NOT CHECKED, their database can't be fetched from here"; \
+	fi
+
+$(cargo_deny):
+	cargo install --locked --root $(target)/tools --version $(cargo_deny_version) cargo-deny
 
 install: kit
 	install -D -m 755 $(creel) $(DESTDIR)$(prefix)/bin/creel
