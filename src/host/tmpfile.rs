@@ -17,7 +17,21 @@ use rustix::io::Errno;
 /// # Errors
 /// Those of `open(2)`: the directory is missing, read-only or not the caller's.
 pub fn anonymous_file(directory: &Path) -> io::Result<File> {
-    let flags = libc::O_TMPFILE | libc::O_EXCL;
+    // With O_EXCL it can never get a name (open(2)).
+    nameless(directory, libc::O_EXCL)
+}
+
+/// The same, but linkat(2) may give it a name once it is complete. One from a file system without `O_TMPFILE` can't get
+/// one: that ends in ENOENT.
+///
+/// # Errors
+/// As [`anonymous_file`].
+pub fn linkable_file(directory: &Path) -> io::Result<File> {
+    nameless(directory, 0)
+}
+
+fn nameless(directory: &Path, flags: i32) -> io::Result<File> {
+    let flags = libc::O_TMPFILE | flags;
     match OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(directory) {
         Err(error) if lacks_tmpfile(&error) => unlinked_file(directory),
         outcome => outcome,

@@ -10,16 +10,16 @@ mod tests;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstatvfs, linkat, open};
+use rustix::fs::{AtFlags, CWD, fstatvfs, linkat};
 use rustix::io::Errno;
 
 use super::digest::InputHasher;
 use super::program::{Program, ProgramError};
 use super::spec::VolumeSpec;
-use super::staging::StagingDir;
+use crate::host::tmpfile::{anonymous_file, linkable_file};
 
 /// Upstream leaves out the journal where losing everything in a crash is the point.
 const JOURNAL_FREE_MOUNT_POINT: &str = "/workspace";
@@ -50,8 +50,7 @@ impl VolumeTemplates {
     /// A formatted disk of the volume's size, in an unnamed file on the file system of the directory `on`.
     pub fn instantiate(&self, volume: &VolumeSpec, on: &Path) -> Result<OwnedFd, VolumeError> {
         let template = self.template(volume)?;
-        let disk =
-            unnamed_file(on, OFlags::EXCL).map_err(|error| failure(volume, "create a file in", on, error))?;
+        let disk = anonymous_file(on).map_err(|error| failure(volume, "create a file in", on, error))?;
         copy::sparse(&template, &disk, size_bytes(volume))
             .map_err(|error| failure(volume, "copy a volume to", on, error))?;
         Ok(disk.into())
@@ -72,7 +71,7 @@ impl VolumeTemplates {
         }
         let at = |error| failure(volume, "make a template in", &self.cache_dir, error);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.cache_dir).map_err(at)?;
-        let fresh = unnamed_file(&self.cache_dir, OFlags::empty()).map_err(at)?;
+        let fresh = linkable_file(&self.cache_dir).map_err(at)?;
         fresh.set_len(size_bytes(volume)).map_err(at)?;
         format(&mke2fs, volume, &fresh)
             .map_err(|error| if ran_out_of_space(&error) { at(Errno::NOSPC.into()) } else { error.into() })?;
@@ -82,7 +81,7 @@ impl VolumeTemplates {
         match linkat(CWD, ours, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => Ok(fresh),
             // Somebody was faster, with the same result; or the file system has no unnamed files and ours was unlinked
-            // (`unnamed_file`): then it serves this once.
+            // (`linkable_file`): then it serves this once.
             Err(Errno::EXIST | Errno::NOENT) => Ok(fresh),
             Err(error) => Err(at(error.into())),
         }
@@ -138,19 +137,6 @@ fn ran_out_of_space(error: &ProgramError) -> bool {
     let full = Errno::NOSPC.to_string();
     let message = full.split(" (").next().unwrap_or(&full);
     matches!(error, ProgramError::Failed { output, .. } if output.contains(message))
-}
-
-/// A file without a name, 0600; with `O_EXCL` it can never get one (open(2), `O_TMPFILE`). Where the file system knows
-/// no such files (overlayfs before Linux 6.1, NFS), one whose name is taken away at once.
-fn unnamed_file(directory: &Path, flags: OFlags) -> io::Result<File> {
-    let unnamed = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | flags;
-    match open(directory, unnamed, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => return Ok(file.into()),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let staging = StagingDir::new(directory)?;
-    File::options().read(true).write(true).create_new(true).mode(0o600).open(staging.path().join("disk"))
 }
 
 fn failure(volume: &VolumeSpec, action: &'static str, path: &Path, source: io::Error) -> VolumeError {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::directory::{DirectoryError, MachineDirectory, RunDir};
 use super::launch::Disks;
@@ -92,58 +93,59 @@ impl PrepareError {
     }
 }
 
-/// Acquires everything, in an order in which each failure frees what came before it. Blocking.
-pub(super) fn prepare(
-    settings: &Settings,
-    run_dir: &RunDir,
-    id: &MachineId,
-    vsocks: &Vsocks,
-    hub: Option<&Hub>,
-    image: &str,
-    source: Option<File>,
-) -> Result<Prepared, SetupError> {
-    acquire(settings, run_dir, id, vsocks, hub, image, source)
-        .map_err(|error| SetupError::new(Phase::Prepare, error.failure()))
+/// What a machine's leases are acquired from.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    pub settings: Arc<Settings>,
+    pub run_dir: Arc<RunDir>,
+    pub vsocks: Arc<Vsocks>,
+    pub hub: Option<Hub>,
+    pub id: MachineId,
+    pub image: String,
+    pub source: Option<File>,
 }
 
-fn acquire(
-    settings: &Settings,
-    run_dir: &RunDir,
-    id: &MachineId,
-    vsocks: &Vsocks,
-    hub: Option<&Hub>,
-    image: &str,
-    source: Option<File>,
-) -> Result<Prepared, PrepareError> {
-    let image = settings.images.resolve(image)?;
-    let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
-        File::open(path).map(OwnedFd::from).map_err(|source| PrepareError::Open {
-            image: image.name.clone(),
-            path: path.to_owned(),
-            source,
+impl Preparation {
+    /// Acquires everything, in an order in which each failure frees what came before it. Blocking.
+    ///
+    /// # Errors
+    /// What could not be had. Nothing is left then.
+    pub(super) fn run(self) -> Result<Prepared, SetupError> {
+        self.acquire().map_err(|error| SetupError::new(Phase::Prepare, error.failure()))
+    }
+
+    fn acquire(self) -> Result<Prepared, PrepareError> {
+        let Self { settings, run_dir, vsocks, hub, id, image, source } = self;
+        let image = settings.images.resolve(&image)?;
+        let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
+            File::open(path).map(OwnedFd::from).map_err(|source| PrepareError::Open {
+                image: image.name.clone(),
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let (kernel, initrd) = (open(&image.spec.kernel)?, open(&image.spec.initrd)?);
+        let store = open(&image.spec.store_disk)?;
+        let templates = VolumeTemplates::new(settings.cache_dir.join("volumes"));
+        let volumes = image
+            .spec
+            .volumes
+            .iter()
+            .map(|volume| templates.instantiate(volume, &settings.cache_dir))
+            .collect::<Result<Vec<_>, _>>()?;
+        // QEMU refuses a descriptor that could do more than the disk says, and so would we.
+        let source = source.map(|file| read_only(&file).map(OwnedFd::from)).transpose()?;
+        let directory = MachineDirectory::acquire(&run_dir, id.as_str())?;
+        let qmp_path = directory.socket_path(QMP_SOCKET)?;
+        let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
+        std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
+        let (guest_end, agent_listener) = vsocks.acquire(hub.as_ref(), &directory)?;
+        Ok(Prepared {
+            leases: Leases { directory, image },
+            disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
+            qmp_path,
+            guest_end,
+            agent_listener,
         })
-    };
-    let (kernel, initrd) = (open(&image.spec.kernel)?, open(&image.spec.initrd)?);
-    let store = open(&image.spec.store_disk)?;
-    let templates = VolumeTemplates::new(settings.cache_dir.join("volumes"));
-    let volumes = image
-        .spec
-        .volumes
-        .iter()
-        .map(|volume| templates.instantiate(volume, &settings.cache_dir))
-        .collect::<Result<Vec<_>, _>>()?;
-    // QEMU refuses a descriptor that could do more than the disk says, and so would we.
-    let source = source.map(|file| read_only(&file).map(OwnedFd::from)).transpose()?;
-    let directory = MachineDirectory::acquire(run_dir, id.as_str())?;
-    let qmp_path = directory.socket_path(QMP_SOCKET)?;
-    let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
-    std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
-    let (guest_end, agent_listener) = vsocks.acquire(hub, &directory)?;
-    Ok(Prepared {
-        leases: Leases { directory, image },
-        disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
-        qmp_path,
-        guest_end,
-        agent_listener,
-    })
+    }
 }

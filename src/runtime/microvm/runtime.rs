@@ -1,5 +1,7 @@
 //! The runtime's face: settings, what it can do here, and setup from end to end.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +13,14 @@ use tracing::{info, instrument};
 
 use super::directory::{DirectoryError, RunDir};
 use super::interrupt::Interrupt;
+use super::leases::Preparation;
 use super::qemu::{Accel, KvmProof, ProbeInput, Qemu, prove_kvm};
 use super::setup::set_up;
 use super::vsock::Vsocks;
 use crate::config;
 use crate::host;
 use crate::image::{ImageStore, Kit};
-use crate::runtime::{Machine, Mode, Runtime, RuntimeInfo, SetupError, SetupEvents, SetupRequest};
+use crate::runtime::{Machine, MachineId, Mode, Runtime, RuntimeInfo, SetupError, SetupEvents, SetupRequest};
 
 /// The vsock port that agents dial.
 pub(super) const AGENT_PORT: u32 = creel_proto::names::ports::AGENT;
@@ -77,9 +80,25 @@ impl MicroVm {
         &self.settings
     }
 
-    /// What blocking work takes along.
-    pub(super) fn shared(&self) -> (Arc<Settings>, Arc<RunDir>, Arc<Vsocks>) {
-        (Arc::clone(&self.settings), Arc::clone(&self.run_dir), Arc::clone(&self.vsocks))
+    /// What a new machine's leases are acquired from.
+    ///
+    /// # Errors
+    /// When the kernel transport's port can't be bound.
+    pub(super) async fn preparation(
+        &self,
+        id: MachineId,
+        image: String,
+        source: Option<File>,
+    ) -> io::Result<Preparation> {
+        Ok(Preparation {
+            settings: Arc::clone(&self.settings),
+            run_dir: Arc::clone(&self.run_dir),
+            vsocks: Arc::clone(&self.vsocks),
+            hub: self.vsocks.hub().await?,
+            id,
+            image,
+            source,
+        })
     }
 
     /// How guests run here; proven once.

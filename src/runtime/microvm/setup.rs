@@ -16,7 +16,7 @@ use super::handle::MicroVmMachine;
 use super::interrupt::Interrupt;
 use super::keeper::{Keeper, KeeperEvent, KeeperSpec, Ownership};
 use super::launch::{CONSOLE_SIZES, Disks, Launch};
-use super::leases::{Leases, Prepared, prepare};
+use super::leases::{Leases, Prepared};
 use super::qemu::{Accel, Events, Qmp};
 use super::runtime::{AGENT_PORT, MicroVm};
 use super::vsock::GuestEnd;
@@ -134,14 +134,11 @@ async fn prepare_all(
         .accelerator()
         .await
         .map_err(|why| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(why)))?;
-    let (settings, run_dir, vsocks) = runtime.shared();
-    let hub = vsocks
-        .hub()
+    let preparation = runtime
+        .preparation(id, request.image, request.source)
         .await
         .map_err(|error| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(error.to_string())))?;
-    let preparing = tokio::task::spawn_blocking(move || {
-        prepare(&settings, &run_dir, &id, &vsocks, hub.as_ref(), &request.image, request.source)
-    });
+    let preparing = tokio::task::spawn_blocking(move || preparation.run());
     let prepared = preparing.await.map_err(|error| internal(Phase::Prepare, error))??;
     let image = &prepared.leases.image;
     for warning in &image.warnings {

@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
-use rustix::fs::{Mode, OFlags};
 
 use super::frame::{Fields, Payload, Stream, decode};
 use super::segments::{FILE_HEADER_BYTES, Limits, SEGMENT_HEADER_BYTES, Segment, Segments};
@@ -31,23 +30,6 @@ pub(super) type StreamOffsets = HashMap<(i32, Stream), Offsets>;
 /// A new file, readable by its owner alone.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// A file without a name: it is gone with its last descriptor, however the process ends.
-pub(super) fn anonymous(directory: &Path) -> io::Result<File> {
-    let (flags, mode) = (OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-    match rustix::fs::open(directory, flags, mode) {
-        Ok(fd) => Ok(fd.into()),
-        // Some file systems (NFS, older overlayfs) can't; see open(2), O_TMPFILE.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
-            let nanos = jiff::Timestamp::now().as_nanosecond();
-            let path = directory.join(format!(".log-{}-{nanos}", std::process::id()));
-            let file = create(&path)?;
-            std::fs::remove_file(&path)?;
-            Ok(file)
-        }
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 pub(super) fn write_header(file: &File, segment_bytes: u64) -> io::Result<()> {

@@ -18,6 +18,7 @@ use super::follow::Follower;
 use super::frame::{Control, FrameHead, FrameKind, Stream, encode};
 use super::mask::{Mask, Masker};
 use super::segments::{Limits, Segments};
+use crate::host::tmpfile::anonymous_file;
 
 /// Why the log can't be written or opened.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,7 @@ impl LogStore {
 
     /// Begins a log in a file without a name in `directory`: nothing is left behind.
     pub fn anonymous(directory: &Path, limits: Limits, mask: Mask) -> Result<Self, LogError> {
-        let file = file::anonymous(directory).map_err(|error| io_error("create", directory, error))?;
+        let file = anonymous_file(directory).map_err(|error| io_error("create", directory, error))?;
         Self::begin(file, directory, limits, mask)
     }
 

@@ -5,17 +5,19 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::processes::of_user;
 use super::sandbox::Sandbox;
 use super::world::search_path;
 
-/// Nobody's: no passwd entry, no group.
-const UID: u32 = 12345;
+/// Nobody's: no passwd entry, no group. Each user of the tests has the next one.
+static NEXT_UID: AtomicU32 = AtomicU32::new(12345);
 
 /// A user with a uid, a home, and a program with its kit that it may read.
 #[derive(Debug)]
 pub struct OrdinaryUser {
+    uid: u32,
     program: PathBuf,
     home: PathBuf,
 }
@@ -35,7 +37,8 @@ impl OrdinaryUser {
         fs::create_dir_all(prefix.join("lib/creel")).expect("a directory for the kit");
         copy(&sandbox.world().program, &program);
         copy(&sandbox.world().kit, &prefix.join("lib/creel/kit"));
-        let user = Self { program, home: sandbox.home() };
+        let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
+        let user = Self { uid, program, home: sandbox.home() };
         user.own(&user.home);
         Some(user)
     }
@@ -47,7 +50,7 @@ impl OrdinaryUser {
         arguments: impl IntoIterator<Item = T>,
     ) -> Command {
         let path = std::env::join_paths(search_path()).expect("PATH");
-        let uid = UID.to_string();
+        let uid = self.uid.to_string();
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all", "--"])
@@ -62,7 +65,7 @@ impl OrdinaryUser {
 
     /// Gives the user all below `path`.
     pub fn own(&self, path: &Path) {
-        chown(path, Some(UID), Some(UID)).expect("chown");
+        chown(path, Some(self.uid), Some(self.uid)).expect("chown");
         if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             for entry in fs::read_dir(path).expect("a directory").filter_map(Result::ok) {
                 self.own(&entry.path());
@@ -71,30 +74,30 @@ impl OrdinaryUser {
     }
 
     /// Where machines are, as the user has no runtime directory.
-    pub fn run_dir() -> PathBuf {
-        PathBuf::from(format!("/tmp/creel-{UID}"))
+    pub fn run_dir(&self) -> PathBuf {
+        PathBuf::from(format!("/tmp/creel-{}", self.uid))
     }
 
     /// # Panics
     /// When something of a machine is left.
     pub fn expect_nothing_left(&self) {
-        let left: Vec<_> = fs::read_dir(Self::run_dir())
+        let left: Vec<_> = fs::read_dir(self.run_dir())
             .into_iter()
             .flatten()
             .filter_map(Result::ok)
             .map(|entry| entry.file_name())
             .filter(|name| name != "lock")
             .collect();
-        assert!(left.is_empty(), "left in {}: {left:?}", Self::run_dir().display());
-        let processes = of_user(UID);
-        assert!(processes.is_empty(), "processes of uid {UID} are left: {processes:?}");
+        assert!(left.is_empty(), "left in {}: {left:?}", self.run_dir().display());
+        let processes = of_user(self.uid);
+        assert!(processes.is_empty(), "processes of uid {} are left: {processes:?}", self.uid);
     }
 }
 
 impl Drop for OrdinaryUser {
     fn drop(&mut self) {
         // It lies outside the sandbox.
-        let _ = fs::remove_dir_all(Self::run_dir());
+        let _ = fs::remove_dir_all(self.run_dir());
     }
 }
 

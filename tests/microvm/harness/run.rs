@@ -51,17 +51,11 @@ impl Run {
 
     /// When a step had said `text`.
     pub fn wait_for_stdout(&self, text: &str) -> Instant {
-        self.stdout.wait_for(text, PATIENCE).unwrap_or_else(|| self.never_said(text))
+        self.stdout.wait_for(text, PATIENCE).unwrap_or_else(|| {
+            panic!("never said `{text}`:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far())
+        })
     }
 
-    /// When creel had said `text`.
-    pub fn wait_for_stderr(&self, text: &str) -> Instant {
-        self.stderr.wait_for(text, PATIENCE).unwrap_or_else(|| self.never_said(text))
-    }
-
-    fn never_said(&self, text: &str) -> ! {
-        panic!("never said `{text}`:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far())
-    }
 
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)

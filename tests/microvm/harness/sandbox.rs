@@ -121,7 +121,13 @@ impl Sandbox {
         });
     }
 
-    /// Whether the machine's directory is there.
+    /// # Panics
+    /// When a process of a machine still lives after `limit`.
+    pub fn expect_no_process_within(&self, limit: Duration) {
+        wait_until(limit, "no process is left", || touching(self.root()).is_empty());
+    }
+
+    /// The machine's directory, once there is one.
     pub fn machine_directory(&self) -> Option<PathBuf> {
         let mut entries = fs::read_dir(self.run_dir()).ok()?.filter_map(Result::ok);
         entries.find(|entry| entry.file_name().to_string_lossy().starts_with("m-")).map(|entry| entry.path())
@@ -160,9 +166,9 @@ impl Drop for Sandbox {
     }
 }
 
-/// A workflow without a clone step.
+/// A workflow for manual runs, without a clone step.
 pub fn workflow(image: &str, steps: &[(&str, &str)]) -> String {
-    let mut text = format!("engine: microvm\nimage: {image}\nclone:\n  skip: true\nsteps:\n");
+    let mut text = format!("engine: microvm\nimage: {image}\nwhen:\n  - event: manual\nclone:\n  skip: true\nsteps:\n");
     for (name, command) in steps {
         text += &format!("  - name: {name}\n    command: |\n");
         for line in command.lines() {

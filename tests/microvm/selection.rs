@@ -1,0 +1,66 @@
+//! Which workflows of `.tangled/workflows` run.
+
+use std::process::Command;
+
+use crate::harness::{Repository, Run, Sandbox, World, workflow};
+
+fn repository(sandbox: &Sandbox) -> Repository {
+    let repository = Repository::create(sandbox.work_dir().join("project"));
+    let for_main = |event: &str| format!("event: {event}\n    branch: main");
+    for (name, event) in [
+        ("by-hand", "event: manual".to_owned()),
+        ("on-push", for_main("push")),
+        ("on-request", for_main("pull_request")),
+    ] {
+        let steps = workflow("tiny", &[("say", &format!("echo \"ran {name}\""))]);
+        let text = steps.replace("event: manual", &event);
+        repository.write(&format!(".tangled/workflows/{name}.yml"), text);
+    }
+    repository.commit();
+    repository
+}
+
+fn creel(sandbox: &Sandbox, repository: &Repository, arguments: &[&str]) -> Command {
+    let mut command = sandbox.creel(["run"]);
+    // From a folder below the root: the repository is found as git finds it.
+    command.args(arguments).current_dir(repository.path.join(".tangled"));
+    command
+}
+
+#[test]
+fn without_names_the_workflows_for_a_manual_run_are_run_and_the_others_are_told() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let repository = repository(&sandbox);
+    let ended = Run::start(creel(&sandbox, &repository, &[])).finish();
+    ended.expect_code(0).expect_stderr("not run: on-push: ").expect_stderr("not run: on-request: ");
+    assert_eq!(ended.text(), "ran by-hand\n", "{}", ended.said());
+}
+
+#[test]
+fn an_event_selects_the_workflows_that_it_would_start() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let repository = repository(&sandbox);
+    let ended =
+        Run::start(creel(&sandbox, &repository, &["--event", "push", "--branch", "main"])).finish();
+    ended.expect_code(0);
+    assert_eq!(ended.text(), "ran on-push\n", "{}", ended.said());
+
+    let none = ["--event", "push", "--branch", "other"];
+    let ended = Run::start(creel(&sandbox, &repository, &none)).finish();
+    ended.expect_code(2).expect_stderr("no workflow matches this event");
+}
+
+#[test]
+fn workflows_that_are_named_run_side_by_side_whatever_their_when_says() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::alone(world);
+    let repository = repository(&sandbox);
+    let ended = Run::start(creel(&sandbox, &repository, &["on-push", "by-hand.yml"])).finish();
+    ended.expect_code(0);
+    let text = ended.text();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["[by-hand] ran by-hand", "[on-push] ran on-push"], "{}", ended.said());
+}

@@ -1,0 +1,90 @@
+//! Signals to creel itself: a polite one cancels, and even SIGKILL leaves nothing behind.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{Run, Sandbox, TINY, World, machine, wait_until, workflow};
+
+const STEP: &str = "echo started; sleep 1000";
+
+/// How far the run is when the signal comes.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// The machine's directory was made; its processes may not have been started.
+    Preparing,
+    /// QEMU runs, and the guest's kernel boots.
+    Booting,
+    Step,
+}
+
+const ALL: [Moment; 3] = [Moment::Preparing, Moment::Booting, Moment::Step];
+
+fn start_and_reach(sandbox: &Sandbox, moment: Moment) -> Run {
+    let run = sandbox.start_step(TINY, STEP);
+    match moment {
+        Moment::Preparing => {
+            wait_until(Duration::from_secs(30), "the machine has a directory", || {
+                sandbox.machine_directory().is_some()
+            });
+        }
+        Moment::Booting => drop(machine(sandbox.root())),
+        Moment::Step => drop(run.wait_for_stdout("started")),
+    }
+    run
+}
+
+fn cancels(signal: Signal) {
+    let Some(world) = World::get() else { return };
+    for moment in ALL {
+        let sandbox = Sandbox::new(world);
+        let run = start_and_reach(&sandbox, moment);
+        let since = Instant::now();
+        run.signal(signal);
+        let ended = run.finish();
+        eprintln!("{signal:?} while {moment:?}: {:?}", ended.at - since);
+        ended.expect_code(130).expect_stderr("cancelled").expect_within(Duration::from_secs(2), since);
+    }
+}
+
+#[test]
+fn sigint_exits_with_130_and_leaves_nothing() {
+    cancels(Signal::INT);
+}
+
+#[test]
+fn sigterm_exits_with_130_and_leaves_nothing() {
+    cancels(Signal::TERM);
+}
+
+#[test]
+fn sigkill_leaves_nothing_after_two_seconds() {
+    let Some(world) = World::get() else { return };
+    for moment in ALL {
+        let sandbox = Sandbox::new(world);
+        let run = start_and_reach(&sandbox, moment);
+        run.signal(Signal::KILL);
+        let ended = run.finish();
+        assert_eq!(ended.signal, Some(9), "while {moment:?}: {}", ended.said());
+        if let Moment::Preparing = moment {
+            // Killed before it had a keeper, its directory is removed by the next run.
+            sandbox.expect_no_process_within(Duration::from_secs(2));
+            sandbox.start_step(TINY, "true").finish().expect_code(0);
+        }
+        sandbox.expect_nothing_left_within(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_and_leaves_nothing() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let creel = sandbox.workflow(&workflow(TINY, &[("endless", "while :; do echo line; done")]));
+    let mut shell = Command::new("sh");
+    sandbox.settle_in(&mut shell);
+    shell.args(["-c", "\"$@\" | head -n 1", "sh"]).arg(creel.get_program()).args(creel.get_args());
+    let ended = Run::start(shell).finish();
+    assert_eq!(ended.text(), "line\n", "{}", ended.said());
+    ended.expect_stderr("cancelled");
+}
