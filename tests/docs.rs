@@ -42,11 +42,7 @@ fn assert_plans(name: &str, text: &str) {
         workflow_name: "docs".into(),
         trigger: Trigger::manual(),
         facts: RunFacts::default(),
-        image: Some(ImageFacts {
-            name: "tiny".into(),
-            shell: "/bin/sh".into(),
-            base_config_hash: None,
-        }),
+        image: Some(ImageFacts { name: "tiny".into(), shell: "/bin/sh".into(), base_config_hash: None }),
         source: SourceKind::Disk { commit: None, dirty: false },
         secrets: Vec::new(),
     };
@@ -70,7 +66,8 @@ fn every_whole_workflow_file_in_the_docs_can_be_run() {
 #[test]
 fn every_example_can_be_run() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let files: Vec<PathBuf> = std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<PathBuf> =
+        std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(!files.is_empty());
     for path in files {
         assert_plans(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());

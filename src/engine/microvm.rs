@@ -1,10 +1,10 @@
 //! `engine: microvm`: each step is a command that the agent runs in a virtual machine.
 
 use super::clone_step;
-use crate::text::printable;
 use super::environment::{self, name_fault, value_fault};
 use super::plan::{Action, ExecPlan, Plan, Step, StepKind};
 use super::{EngineKind, Environment, Location, Manifest, PlanError, PlanInput, TriggerKind};
+use crate::text::printable;
 
 /// The repository in the guest, and the folder that steps start in.
 pub const WORK_DIR: &str = "/workspace/repo";

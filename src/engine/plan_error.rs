@@ -5,8 +5,8 @@ use std::fmt;
 use thiserror::Error;
 
 use super::EngineKind;
-use crate::text::printable;
 use super::yaml::Span;
+use crate::text::printable;
 
 /// A place in a workflow file, shown as `file.yml:3:1`.
 #[derive(Clone, Debug, PartialEq, Eq)]

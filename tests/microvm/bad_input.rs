@@ -19,7 +19,11 @@ fn files() -> Vec<(&'static str, String)> {
         ("no steps", tiny("steps: []\n")),
         ("unknown image", workflow("tinny", &[("x", "true")])),
         ("image without its kernel", workflow("no-kernel", &[("x", "true")])),
-        ("docker engine", "engine: docker\nimage: alpine\nwhen:\n  - event: manual\nsteps:\n  - command: 'true'\n".to_owned()),
+        (
+            "docker engine",
+            "engine: docker\nimage: alpine\nwhen:\n  - event: manual\nsteps:\n  - command: 'true'\n"
+                .to_owned(),
+        ),
         ("unknown engine", format!("engine: vax\nimage: tiny\nwhen:\n  - event: manual\n{step}")),
         ("NixOS keys", tiny(&format!("services:\n  nginx:\n    enable: true\n{step}"))),
         ("no git repository", tiny("steps:\n  - command: 'true'\n")),

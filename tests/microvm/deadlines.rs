@@ -10,7 +10,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 fn a_step_that_outlives_the_timeout_ends_with_124_within_a_second_of_it() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);
-    let mut command = sandbox.workflow(&workflow(TINY, &[("endless", "echo started; sleep 1000"), ("next", "true")]));
+    let mut command =
+        sandbox.workflow(&workflow(TINY, &[("endless", "echo started; sleep 1000"), ("next", "true")]));
     command.args(["--timeout", "8s"]);
     let run = Run::start(command);
     let deadline = run.started + Duration::from_secs(8);

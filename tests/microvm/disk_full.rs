@@ -36,7 +36,10 @@ fn no_room_for_the_source_is_a_full_host_disk() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);
     let repository = Repository::create(sandbox.work_dir().join("project"));
-    repository.write("ci.yml", "engine: microvm\nimage: tiny\nwhen:\n  - event: manual\nsteps:\n  - command: 'true'\n");
+    repository.write(
+        "ci.yml",
+        "engine: microvm\nimage: tiny\nwhen:\n  - event: manual\nsteps:\n  - command: 'true'\n",
+    );
     repository.write("large", vec![b'x'; 2 << 20]);
     repository.commit();
     let mut creel = sandbox.creel(["run", "-f", "ci.yml"]);
@@ -51,12 +54,16 @@ fn no_room_for_the_source_is_a_full_host_disk() {
 fn a_guest_that_writes_more_than_the_host_has_ends_at_once() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);
-    let write = "echo writing\ndd if=/dev/urandom of=/workspace/large bs=1M count=200 conv=fsync\necho written";
+    let write =
+        "echo writing\ndd if=/dev/urandom of=/workspace/large bs=1M count=200 conv=fsync\necho written";
     let creel = sandbox.workflow(&workflow(TINY, &[("write", write), ("next", "true")]));
     let run = Run::start(with_cache_of("40m", &sandbox, &creel));
     let since = run.wait_for_stdout("writing");
     let ended = run.finish();
-    ended.expect_code(125).expect_stderr("step `write`: host disk full").expect_within(Duration::from_secs(30), since);
+    ended
+        .expect_code(125)
+        .expect_stderr("step `write`: host disk full")
+        .expect_within(Duration::from_secs(30), since);
     assert!(!ended.text().contains("written"), "{}", ended.said());
 }
 
@@ -69,5 +76,8 @@ fn no_room_for_the_log_is_a_full_host_disk() {
     let run = Run::start(with_cache_of("40m", &sandbox, &creel));
     let since = run.wait_for_stdout("writing");
     let ended = run.finish();
-    ended.expect_code(125).expect_stderr("step `write`: host disk full").expect_within(Duration::from_secs(60), since);
+    ended
+        .expect_code(125)
+        .expect_stderr("step `write`: host disk full")
+        .expect_within(Duration::from_secs(60), since);
 }

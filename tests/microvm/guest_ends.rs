@@ -3,7 +3,9 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::harness::{Ended, Run, SERVICE, SERVICE_DIES_AT_BOOT, Sandbox, TINY, World, machine, wait_until, workflow};
+use crate::harness::{
+    Ended, Run, SERVICE, SERVICE_DIES_AT_BOOT, Sandbox, TINY, World, machine, wait_until, workflow,
+};
 
 const TWO_SECONDS: Duration = Duration::from_secs(2);
 

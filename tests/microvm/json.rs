@@ -20,7 +20,8 @@ fn run(steps: &[(&str, &str)]) -> Option<(Ended, Vec<Value>)> {
 
 #[test]
 fn every_line_is_an_object_and_the_last_is_the_report() {
-    let Some((ended, lines)) = run(&[("say", "echo out; echo err >&2"), ("fail", "exit 3"), ("never", "true")])
+    let Some((ended, lines)) =
+        run(&[("say", "echo out; echo err >&2"), ("fail", "exit 3"), ("never", "true")])
     else {
         return;
     };

@@ -42,8 +42,7 @@ fn an_event_selects_the_workflows_that_it_would_start() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);
     let repository = repository(&sandbox);
-    let ended =
-        Run::start(creel(&sandbox, &repository, &["--event", "push", "--branch", "main"])).finish();
+    let ended = Run::start(creel(&sandbox, &repository, &["--event", "push", "--branch", "main"])).finish();
     ended.expect_code(0);
     assert_eq!(ended.text(), "ran on-push\n", "{}", ended.said());
 

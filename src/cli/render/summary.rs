@@ -54,7 +54,9 @@ pub fn text(report: &Report, screen: &Screen) -> String {
     }
     for step in &report.steps {
         let text = match &step.verdict {
-            Verdict { outcome, detail: Some(detail), .. } if outcome.is_success() => format!("{outcome}, {detail}"),
+            Verdict { outcome, detail: Some(detail), .. } if outcome.is_success() => {
+                format!("{outcome}, {detail}")
+            }
             verdict => verdict.to_string(),
         };
         lines.push(row(&step.name, step.verdict.usage.wall, &text));
@@ -125,11 +127,8 @@ fn seconds(duration: Duration) -> String {
 /// The guest's text, made safe for a terminal.
 fn console_lines(tail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(tail);
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| one_line(line, CONSOLE_LINE_CHARS))
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<String> =
+        text.lines().map(|line| one_line(line, CONSOLE_LINE_CHARS)).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(CONSOLE_LINES)..].to_vec()
 }
 
@@ -139,7 +138,10 @@ mod tests {
 
     #[test]
     fn the_console_can_t_drive_the_terminal() {
-        assert_eq!(console_lines(b"\x1b[2Jone\r\n\x07\n\xfftwo\n"), ["\u{fffd}[2Jone", "\u{fffd}", "\u{fffd}two"]);
+        assert_eq!(
+            console_lines(b"\x1b[2Jone\r\n\x07\n\xfftwo\n"),
+            ["\u{fffd}[2Jone", "\u{fffd}", "\u{fffd}two"]
+        );
     }
 
     #[test]

@@ -11,7 +11,6 @@
 //! *ending* always runs to its end: it asks the guest (when there is time), then QEMU, then the
 //! keeper, each within a bound, and drops the leases last.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,9 +23,10 @@ use super::keeper::{Keeper, KeeperEnd, KeeperEvent};
 use super::launch::QEMU;
 use super::leases::Leases;
 use super::qemu::{Event, Events, Qmp};
+use super::work::WorkTable;
 use crate::agent::{Session, SessionEvent, SessionEvents};
 use crate::host::Exit;
-use crate::runtime::{DestroyMode, ExecRequest, Outcome, OutputChunk, Usage, Verdict};
+use crate::runtime::{DestroyMode, ExecRequest, Outcome, OutputChunk, Verdict};
 
 /// How much of the console a verdict carries.
 pub(super) const CONSOLE_TAIL_BYTES: usize = 8192;
@@ -68,17 +68,9 @@ pub(super) enum State {
     },
 }
 
-/// A piece of work that somebody waits for.
+/// A machine's parts, as setup hands them over.
 #[derive(Debug)]
-struct Pending {
-    reply: oneshot::Sender<Verdict>,
-    started: Instant,
-    deadline: Option<Instant>,
-}
-
-/// Everything that the task owns.
-#[derive(Debug)]
-pub(super) struct Driver {
+pub(super) struct Parts {
     pub keeper: Keeper,
     pub keeper_events: mpsc::Receiver<KeeperEvent>,
     pub qmp: Qmp,
@@ -89,6 +81,20 @@ pub(super) struct Driver {
     pub shutdown_timeout: Duration,
     /// Freed last.
     pub leases: Leases,
+}
+
+/// The task's own view of its machine.
+#[derive(Debug)]
+pub(super) struct Driver {
+    parts: Parts,
+    session: Option<(Session, SessionEvents)>,
+    work: WorkTable,
+    evidence: Evidence,
+    /// When the first sign of an end came.
+    unsettled_since: Option<Instant>,
+    keeper_gone: bool,
+    qmp_open: bool,
+    greeting_open: bool,
 }
 
 /// What one turn of the loop got.
@@ -109,140 +115,128 @@ enum Reason {
 }
 
 impl Driver {
-    /// Runs until the machine is gone and all its leases are freed.
-    pub(super) async fn run(mut self) {
-        let mut session: Option<(Session, SessionEvents)> = None;
-        let mut pending: HashMap<String, Pending> = HashMap::new();
-        let mut evidence = Evidence::default();
-        let mut unsettled_since: Option<Instant> = None;
-        let mut keeper_gone = false;
-        let mut qmp_open = true;
-        let mut greeting_open = true;
-
-        let reason = loop {
-            let wake = next_wake(&pending, unsettled_since);
-            let input = tokio::select! {
-                request = self.requests.recv() => Input::Request(request),
-                event = self.keeper_events.recv(), if !keeper_gone => Input::Keeper(event),
-                event = self.qmp_events.next(), if qmp_open => Input::Qmp(event),
-                greeting = self.greetings.recv(), if greeting_open => Input::Greeting(greeting),
-                event = next_session_event(&mut session) => Input::Session(event),
-                () = sleep_until(wake) => Input::Tick,
-            };
-            match input {
-                Input::Request(Some(Request::Exec { request, output, reply })) => {
-                    begin(session.as_ref(), request, output, reply, &mut pending);
-                }
-                Input::Request(Some(Request::Abandon { id, outcome })) => {
-                    if let Some(work) = pending.remove(&id) {
-                        answer(work, outcome, None);
-                    }
-                }
-                Input::Request(Some(Request::Destroy { mode, reply })) => {
-                    break Reason::Asked(mode, Some(reply));
-                }
-                // Every handle was dropped: nobody can use the machine any more.
-                Input::Request(None) => break Reason::Asked(DestroyMode::Kill, None),
-                Input::Keeper(Some(event)) => {
-                    keeper_gone = matches!(event, KeeperEvent::Gone(_));
-                    evidence.add(sign_of_keeper(event));
-                }
-                Input::Keeper(None) => {
-                    keeper_gone = true;
-                    evidence.add(Sign::KeeperGone { how: "its watch ended".into() });
-                }
-                Input::Qmp(Some(event)) => {
-                    debug!(?event, "QMP event");
-                    if let Some(sign) = sign_of(event) {
-                        evidence.add(sign);
-                    }
-                }
-                Input::Qmp(None) => {
-                    qmp_open = false;
-                    evidence.add(Sign::QmpClosed);
-                }
-                Input::Greeting(Some(Greeting::Connected)) => {
-                    self.state.send_replace(State::Greeting);
-                }
-                Input::Greeting(Some(Greeting::Done(Ok(connected)))) => {
-                    info!(agent = %connected.0.hello().agent_version, "agent is ready");
-                    session = Some(connected);
-                    self.state.send_replace(State::Ready);
-                }
-                Input::Greeting(Some(Greeting::Done(Err(error)))) => {
-                    evidence.add(Sign::AgentClosed { detail: error.to_string() });
-                }
-                Input::Greeting(None) => greeting_open = false,
-                Input::Session(SessionEvent::WorkEnded { id, end }) => {
-                    if let Some(work) = pending.remove(&id) {
-                        let verdict = Verdict {
-                            outcome: end.outcome,
-                            detail: end.detail,
-                            usage: end.usage,
-                            console_tail: None,
-                        };
-                        let _ = work.reply.send(verdict);
-                    }
-                }
-                Input::Session(SessionEvent::PoweroffAcknowledged) => {}
-                Input::Session(SessionEvent::Closed { detail }) => {
-                    session = None;
-                    evidence.add(Sign::AgentClosed { detail });
-                }
-                Input::Tick => {}
-            }
-            end_overdue(&mut pending);
-            match evidence.finding() {
-                Finding::Alive => {}
-                Finding::Ended(outcome) => break Reason::Ended(outcome),
-                Finding::Unsettled => {
-                    let since = *unsettled_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= SETTLE {
-                        break Reason::Ended(evidence.settled());
-                    }
-                }
-            }
-        };
-        self.end(reason, session, pending, keeper_gone).await;
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            session: None,
+            work: WorkTable::default(),
+            evidence: Evidence::default(),
+            unsettled_since: None,
+            keeper_gone: false,
+            qmp_open: true,
+            greeting_open: true,
+        }
     }
 
-    async fn end(
-        mut self,
-        reason: Reason,
-        session: Option<(Session, SessionEvents)>,
-        pending: HashMap<String, Pending>,
-        mut keeper_gone: bool,
-    ) {
+    /// Runs until the machine is gone and all its leases are freed.
+    pub(super) async fn run(mut self) {
+        let reason = loop {
+            let input = self.next_input().await;
+            if let Some(reason) = self.take(input) {
+                break reason;
+            }
+            self.work.end_overdue();
+            if let Some(outcome) = self.judge() {
+                break Reason::Ended(outcome);
+            }
+        };
+        self.end(reason).await;
+    }
+
+    async fn next_input(&mut self) -> Input {
+        const FAR: Duration = Duration::from_secs(24 * 3600);
+        let settle = self.unsettled_since.map(|since| since + SETTLE);
+        let wake = self.work.next_deadline().into_iter().chain(settle).min();
+        let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
+        let parts = &mut self.parts;
+        tokio::select! {
+            request = parts.requests.recv() => Input::Request(request),
+            event = parts.keeper_events.recv(), if !self.keeper_gone => Input::Keeper(event),
+            event = parts.qmp_events.next(), if self.qmp_open => Input::Qmp(event),
+            greeting = parts.greetings.recv(), if self.greeting_open => Input::Greeting(greeting),
+            event = next_session_event(&mut self.session) => Input::Session(event),
+            () = sleep_until(wake) => Input::Tick,
+        }
+    }
+
+    /// Takes one input in; a request may be the reason to end.
+    fn take(&mut self, input: Input) -> Option<Reason> {
+        match input {
+            Input::Request(Some(Request::Exec { request, output, reply })) => {
+                let session = self.session.as_ref().map(|(session, _)| session);
+                self.work.begin(session, request, output, reply);
+            }
+            Input::Request(Some(Request::Abandon { id, outcome })) => self.work.abandon(&id, outcome),
+            Input::Request(Some(Request::Destroy { mode, reply })) => {
+                return Some(Reason::Asked(mode, Some(reply)));
+            }
+            // Every handle was dropped: nobody can use the machine any more.
+            Input::Request(None) => return Some(Reason::Asked(DestroyMode::Kill, None)),
+            Input::Keeper(event) => {
+                self.keeper_gone = !matches!(event, Some(KeeperEvent::ProcessEnded(_)));
+                let unwatched = || Sign::KeeperGone { how: "its watch ended".into() };
+                self.evidence.add(event.map_or_else(unwatched, sign_of_keeper));
+            }
+            Input::Qmp(Some(event)) => {
+                debug!(?event, "QMP event");
+                self.evidence.extend(sign_of(event));
+            }
+            Input::Qmp(None) => {
+                self.qmp_open = false;
+                self.evidence.add(Sign::QmpClosed);
+            }
+            Input::Greeting(Some(Greeting::Connected)) => {
+                self.parts.state.send_replace(State::Greeting);
+            }
+            Input::Greeting(Some(Greeting::Done(Ok(connected)))) => {
+                debug!("agent is ready");
+                self.session = Some(connected);
+                self.parts.state.send_replace(State::Ready);
+            }
+            Input::Greeting(Some(Greeting::Done(Err(error)))) => {
+                self.evidence.add(Sign::AgentClosed { detail: error.to_string() });
+            }
+            Input::Greeting(None) => self.greeting_open = false,
+            Input::Session(SessionEvent::WorkEnded { id, end }) => self.work.ended(&id, end),
+            Input::Session(SessionEvent::PoweroffAcknowledged) | Input::Tick => {}
+            Input::Session(SessionEvent::Closed { detail }) => {
+                self.session = None;
+                self.evidence.add(Sign::AgentClosed { detail });
+            }
+        }
+        None
+    }
+
+    /// How the machine ended, once that is proven or has been waited for long enough.
+    fn judge(&mut self) -> Option<Outcome> {
+        match self.evidence.finding() {
+            Finding::Alive => None,
+            Finding::Ended(outcome) => Some(outcome),
+            Finding::Unsettled => {
+                let since = *self.unsettled_since.get_or_insert_with(Instant::now);
+                (since.elapsed() >= SETTLE).then(|| self.evidence.settled())
+            }
+        }
+    }
+
+    async fn end(mut self, reason: Reason) {
         let (outcome, mode, reply) = match reason {
             Reason::Asked(mode, reply) => (Outcome::Cancelled, mode, reply),
             Reason::Ended(outcome) => (outcome, DestroyMode::Kill, None),
         };
         info!(%outcome, ?mode, "machine ends");
-        let console_tail = self.keeper.console_tail(CONSOLE_TAIL_BYTES);
+        let early_tail = self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES);
         // Nobody waits for a teardown to learn what is known already.
-        for (_, work) in pending {
-            answer(work, outcome.clone(), Some(console_tail.clone()));
+        std::mem::take(&mut self.work).end_all(&outcome, &early_tail);
+        if mode == DestroyMode::Graceful {
+            self.power_off().await;
         }
-        if mode == DestroyMode::Graceful && !keeper_gone {
-            keeper_gone = self.power_off(session).await;
-        }
-        let mut failures = Vec::new();
-        if !keeper_gone {
-            // Bounded by itself.
-            match self.keeper.kill().await {
-                None => failures.push("the machine's keeper did not end in time".to_owned()),
-                Some(KeeperEnd { done: Some(done), .. }) if !done.left_behind.is_empty() => {
-                    failures.push(format!("processes did not die: {}", done.left_behind.join(", ")));
-                }
-                Some(_) => {}
-            }
-        }
+        let mut failures = self.end_processes().await;
         // Whatever the guest said last is on the console only now.
-        let console_tail = match self.keeper.console_tail(CONSOLE_TAIL_BYTES) {
-            last if last.is_empty() => console_tail,
-            last => last,
-        };
-        let Self { keeper, leases, state, mut requests, .. } = self;
+        let console_tail = Some(self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES))
+            .filter(|last| !last.is_empty())
+            .unwrap_or(early_tail);
+        let Parts { keeper, leases, state, mut requests, .. } = self.parts;
         drop(keeper);
         failures.extend(leases.free());
         let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
@@ -264,34 +258,38 @@ impl Driver {
         }
     }
 
-    /// Asks the guest, then QEMU; true when the keeper is gone by then, and with it everything.
-    async fn power_off(&mut self, session: Option<(Session, SessionEvents)>) -> bool {
-        let Some((session, _events)) = session else {
-            return self.quit().await;
-        };
-        if session.power_off().is_ok() && self.keeper_ends(self.shutdown_timeout).await {
-            return true;
+    /// Ends whatever still runs, and says what would not.
+    async fn end_processes(&mut self) -> Vec<String> {
+        if self.keeper_gone {
+            return Vec::new();
         }
-        debug!("the guest did not power off in time");
-        self.quit().await
+        // Bounded by itself.
+        match self.parts.keeper.kill().await {
+            None => vec!["the machine's keeper did not end in time".to_owned()],
+            Some(KeeperEnd { done: Some(done), .. }) if !done.left_behind.is_empty() => {
+                vec![format!("processes did not die: {}", done.left_behind.join(", "))]
+            }
+            Some(_) => Vec::new(),
+        }
     }
 
-    async fn quit(&mut self) -> bool {
+    /// Asks the guest, then QEMU; each has a bounded time to end everything.
+    async fn power_off(&mut self) {
+        let asked = self.session.as_ref().is_some_and(|(session, _)| session.power_off().is_ok());
+        if asked && self.keeper_ends(self.parts.shutdown_timeout).await {
+            return;
+        }
+        debug!("the guest did not power off");
         // QEMU answers or closes; either way the keeper says whether it ended.
-        let _ = self.qmp.execute("quit", None, END_STEP).await;
-        self.keeper_ends(END_STEP).await
+        let _ = self.parts.qmp.execute("quit", None, END_STEP).await;
+        self.keeper_ends(END_STEP).await;
     }
 
     async fn keeper_ends(&mut self, bound: Duration) -> bool {
-        let gone = async {
-            loop {
-                match self.keeper_events.recv().await {
-                    Some(KeeperEvent::ProcessEnded(_)) => {}
-                    Some(KeeperEvent::Gone(_)) | None => return,
-                }
-            }
-        };
-        timeout(bound, gone).await.is_ok()
+        let events = &mut self.parts.keeper_events;
+        let gone = async { while let Some(KeeperEvent::ProcessEnded(_)) = events.recv().await {} };
+        self.keeper_gone = self.keeper_gone || timeout(bound, gone).await.is_ok();
+        self.keeper_gone
     }
 }
 
@@ -331,49 +329,6 @@ async fn next_session_event(session: &mut Option<(Session, SessionEvents)>) -> S
             .unwrap_or_else(|| SessionEvent::Closed { detail: "the session ended".to_owned() }),
         None => std::future::pending().await,
     }
-}
-
-fn begin(
-    session: Option<&(Session, SessionEvents)>,
-    request: ExecRequest,
-    output: mpsc::Sender<OutputChunk>,
-    reply: oneshot::Sender<Verdict>,
-    pending: &mut HashMap<String, Pending>,
-) {
-    let Some((session, _)) = session else {
-        let _ = reply.send(Verdict::of(Outcome::internal("the machine has no agent")));
-        return;
-    };
-    let (id, deadline) = (request.id.clone(), request.deadline);
-    match session.begin(request, output) {
-        Ok(()) => {
-            pending.insert(id, Pending { reply, started: Instant::now(), deadline });
-        }
-        Err(error) => {
-            let _ = reply.send(Verdict::of(Outcome::internal(error)));
-        }
-    }
-}
-
-fn answer(work: Pending, outcome: Outcome, console_tail: Option<Vec<u8>>) {
-    let usage = Usage { wall: work.started.elapsed(), ..Usage::default() };
-    let _ = work.reply.send(Verdict { outcome, detail: None, usage, console_tail });
-}
-
-fn end_overdue(pending: &mut HashMap<String, Pending>) {
-    let now = Instant::now();
-    let overdue = |work: &mut Pending| work.deadline.is_some_and(|deadline| deadline <= now);
-    for (_, work) in pending.extract_if(|_, work| overdue(work)) {
-        answer(work, Outcome::TimedOut, None);
-    }
-}
-
-/// When the loop has to look again though nothing happens.
-fn next_wake(pending: &HashMap<String, Pending>, unsettled_since: Option<Instant>) -> Instant {
-    const FAR: Duration = Duration::from_secs(24 * 3600);
-    let deadlines = pending.values().filter_map(|work| work.deadline);
-    let settle = unsettled_since.map(|since| since + SETTLE);
-    deadlines.chain(settle).min().unwrap_or_else(|| Instant::now() + FAR)
 }
 
 impl From<creel_keeper::ProcessEnd> for ProcessEnd {

@@ -4,7 +4,8 @@
 //! - `setup`: from a request to a machine that is ready, bounded by an `interrupt`;
 //! - `leases`: what a machine holds before it runs, `vsock` its way to creel; `launch`: its processes and their
 //!   descriptors;
-//! - `driver`: the one task that owns a machine from then on; `handle` is what others hold of it;
+//! - `driver`: the one task that owns a machine from then on; `work` is what it was given, `handle` what others
+//!   hold of it;
 //! - `greeting`: waits for the agent; `evidence` judges how a machine ended (pure);
 //! - [`qemu`]: arguments, QMP, the proof of KVM; [`keeper`]: the host side of creel-keeper;
 //! - [`directory`]: the machine's directory as a lease.
@@ -22,5 +23,6 @@ pub mod qemu;
 mod runtime;
 mod setup;
 mod vsock;
+mod work;
 
 pub use runtime::{MicroVm, MicroVmError, Settings};

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, debug};
 
-use super::driver::{CONSOLE_TAIL_BYTES, Driver, State, sign_of_keeper};
+use super::driver::{CONSOLE_TAIL_BYTES, Driver, Parts, State, sign_of_keeper};
 use super::evidence::{Evidence, Finding, SETTLE, Sign};
 use super::greeting::greet;
 use super::handle::MicroVmMachine;
@@ -17,7 +17,7 @@ use super::interrupt::Interrupt;
 use super::keeper::{Keeper, KeeperEvent, KeeperSpec, Ownership};
 use super::launch::{CONSOLE_SIZES, Disks, Launch};
 use super::leases::{Leases, Prepared};
-use super::qemu::{Accel, Events, Qmp};
+use super::qemu::{Accel, Qmp};
 use super::runtime::{AGENT_PORT, MicroVm};
 use super::vsock::GuestEnd;
 use crate::agent::InitParameters;
@@ -97,7 +97,22 @@ pub(super) async fn set_up(
     phases.finish(Phase::Spawn);
 
     phases.start(Phase::Boot);
-    let machine = drive(runtime, id, keeper, keeper_events, qmp, qmp_events, greetings, leases);
+    let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
+    let (state_sender, state) = watch::channel(State::Booting);
+    let driver = Driver::new(Parts {
+        keeper,
+        keeper_events,
+        qmp,
+        qmp_events,
+        greetings,
+        requests,
+        state: state_sender,
+        shutdown_timeout: runtime.settings().shutdown_timeout,
+        leases,
+    });
+    let span = tracing::info_span!(parent: None, "machine", machine = %id);
+    tokio::spawn(driver.run().instrument(span));
+    let machine = MicroVmMachine { id, requests: request_sender, state };
     let reached = |state: &State| !matches!(state, State::Booting);
     wait(&machine, &interrupt, Phase::Boot, reached).await?;
     phases.finish(Phase::Boot);
@@ -226,35 +241,6 @@ async fn never_ran(
         Finding::Alive | Finding::Unsettled => Outcome::internal(why),
     };
     SetupError { console_tail: Some(keeper.console_tail(CONSOLE_TAIL_BYTES)), ..ended(Phase::Spawn, outcome) }
-}
-
-#[expect(clippy::too_many_arguments, reason = "the task takes over each of the machine's parts")]
-fn drive(
-    runtime: &MicroVm,
-    id: MachineId,
-    keeper: Keeper,
-    keeper_events: mpsc::Receiver<KeeperEvent>,
-    qmp: Qmp,
-    qmp_events: Events,
-    greetings: mpsc::Receiver<super::greeting::Greeting>,
-    leases: Leases,
-) -> MicroVmMachine {
-    let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
-    let (state_sender, state) = watch::channel(State::Booting);
-    let driver = Driver {
-        keeper,
-        keeper_events,
-        qmp,
-        qmp_events,
-        greetings,
-        requests,
-        state: state_sender,
-        shutdown_timeout: runtime.settings().shutdown_timeout,
-        leases,
-    };
-    let span = tracing::info_span!(parent: None, "machine", machine = %id);
-    tokio::spawn(driver.run().instrument(span));
-    MicroVmMachine { id, requests: request_sender, state }
 }
 
 /// Waits for a state, or for the machine's end, or for an interrupt, and then for the end that it causes.

@@ -41,7 +41,8 @@ pub fn machine(root: &Path) -> Machine {
     let mut found = None;
     wait_until(Duration::from_secs(60), "a machine runs", || {
         let running = touching(root);
-        let named = |is: &dyn Fn(&[String]) -> bool| running.iter().find(|user| is(&user.argv)).map(|u| u.pid);
+        let named =
+            |is: &dyn Fn(&[String]) -> bool| running.iter().find(|user| is(&user.argv)).map(|u| u.pid);
         // The keeper gives its children their names as argv[0]; until they are executed they are its copies.
         let keeper = named(&|argv| argv.iter().any(|word| word == "--plan-fd"));
         let vsock = named(&|argv| argv.first().is_some_and(|name| name == "vsock"));
@@ -72,9 +73,7 @@ pub fn touching(root: &Path) -> Vec<User> {
 pub fn of_user(uid: u32) -> Vec<Pid> {
     use std::os::unix::fs::MetadataExt as _;
     processes()
-        .filter(|pid| {
-            fs::metadata(directory(*pid)).is_ok_and(|found| found.uid() == uid) && !is_zombie(*pid)
-        })
+        .filter(|pid| fs::metadata(directory(*pid)).is_ok_and(|found| found.uid() == uid) && !is_zombie(*pid))
         .collect()
 }
 

@@ -56,7 +56,6 @@ impl Run {
         })
     }
 
-
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -168,7 +168,8 @@ impl Drop for Sandbox {
 
 /// A workflow for manual runs, without a clone step.
 pub fn workflow(image: &str, steps: &[(&str, &str)]) -> String {
-    let mut text = format!("engine: microvm\nimage: {image}\nwhen:\n  - event: manual\nclone:\n  skip: true\nsteps:\n");
+    let mut text =
+        format!("engine: microvm\nimage: {image}\nwhen:\n  - event: manual\nclone:\n  skip: true\nsteps:\n");
     for (name, command) in steps {
         text += &format!("  - name: {name}\n    command: |\n");
         for line in command.lines() {
