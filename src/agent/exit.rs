@@ -47,7 +47,9 @@ impl ExecEnd {
         };
         Self {
             outcome,
-            detail: Some(one_line(&exit.error, MAX_DETAIL_CHARS)).filter(|detail| !detail.is_empty()),
+            // What a verdict of its own says need not be said again.
+            detail: Some(one_line(&exit.error, MAX_DETAIL_CHARS))
+                .filter(|detail| !detail.is_empty() && !out_of_memory && !exit.timed_out),
             usage: Usage {
                 wall,
                 cpu: extended.then(|| Duration::from_micros(exit.cpu_time_us)),

@@ -122,6 +122,11 @@ impl Session {
         self.send(Envelope::new(request.id, payload))
     }
 
+    /// Forgets a piece of work: its output is dropped from now on, and its queue closed, so that its reader ends.
+    pub fn forget(&self, id: &str) {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     /// Asks the guest to power off.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::context::Context;
 use super::exit::Exit;
 use super::failure::{Failure, with_causes};
 use super::run::image_failure;
-use crate::image::{ImageSummary, TinyOptions, build_tiny};
+use crate::image::{BuildError, ImageSummary, TinyOptions, build_tiny};
 
 pub(super) fn image(context: &Context, command: ImageCommand) -> Result<Exit, Failure> {
     match command {
@@ -23,7 +23,7 @@ pub(super) fn image(context: &Context, command: ImageCommand) -> Result<Exit, Fa
 }
 
 fn tiny(context: &Context, arguments: TinyArgs) -> Result<Exit, Failure> {
-    let kit = context.kit().map_err(Failure::host)?;
+    let kit = context.kit().map_err(|error| Failure::host(with_causes(&error)))?;
     let options = TinyOptions {
         name: arguments.name,
         memory_mib: arguments.memory_mib,
@@ -33,7 +33,10 @@ fn tiny(context: &Context, arguments: TinyArgs) -> Result<Exit, Failure> {
         ..TinyOptions::default()
     };
     let built = build_tiny(&kit, context.images(), &options, &mut |event| eprintln!("  {event}"))
-        .map_err(|error| Failure::host(with_causes(&error)))?;
+        .map_err(|error| {
+            let exit = if matches!(error, BuildError::Option { .. }) { Exit::Usage } else { Exit::HostCannot };
+            Failure::new(exit, with_causes(&error))
+        })?;
     let how = if built.cached { "was built before" } else { "built" };
     let digest = built.image.digest.as_deref().unwrap_or("unknown");
     eprintln!("image {} {how} in {:.2}s", built.image.name, built.elapsed.as_secs_f64());

@@ -31,6 +31,9 @@ pub fn initramfs(kit: &Kit) -> Result<Vec<u8>, InitramfsError> {
     }
     // The kernel opens it for init before anything is mounted.
     archive.char_device("dev/console", 0o600, 5, 1);
+    // With `console=hvc0` there is no console yet when init starts; a Rust program without standard streams opens
+    // this one in their place, or aborts.
+    archive.char_device("dev/null", 0o666, 1, 3);
     archive.file("init", 0o755, read(&kit.agent)?);
 
     let mut order = String::new();

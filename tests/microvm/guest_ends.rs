@@ -1,7 +1,7 @@
 //! The guest ends a run: its kernel, or its agent. A root helper in the image does it, as steps are never root.
 
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Ended, Run, SERVICE, SERVICE_DIES_AT_BOOT, Sandbox, TINY, World, machine, wait_until, workflow,
@@ -9,11 +9,12 @@ use crate::harness::{
 
 const TWO_SECONDS: Duration = Duration::from_secs(2);
 
-/// Runs a step that has the guest do something to itself, and checks how soon that is known.
+/// Runs a step that has the guest do something to itself, and checks how soon that is known. What the step said
+/// before is given the time to leave the guest; the promise is kept all the same, as time counts from there.
 fn after_trigger(word: &str) -> Option<Ended> {
     let world = World::get()?;
     let sandbox = Sandbox::new(world);
-    let trigger = format!("echo triggered; echo {word} > /run/trigger; sleep 1000");
+    let trigger = format!("echo triggered; sleep 0.3; echo {word} > /run/trigger; sleep 1000");
     let run = Run::start(sandbox.workflow(&workflow(SERVICE, &[("victim", &trigger), ("next", "true")])));
     let since = run.wait_for_stdout("triggered");
     let ended = run.finish();
@@ -37,8 +38,7 @@ fn a_panic_during_a_step_is_a_crash_with_the_end_of_the_console() {
     let Some(ended) = after_trigger("panic") else { return };
     ended
         .expect_stderr("step `victim`: machine crashed (guest reset or panic)")
-        .expect_stderr("| trigger: about to panic")
-        .expect_stderr("Kernel panic");
+        .expect_stderr("Kernel panic - not syncing: sysrq triggered crash");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_panic_before_the_agent_connected_is_a_crash_of_the_setup() {
         .expect_code(125)
         .expect_stderr("setup failed")
         .expect_stderr("machine crashed (guest reset or panic)")
-        .expect_stderr("| at-boot: about to panic")
+        .expect_stderr("Kernel panic - not syncing: sysrq triggered crash")
         .expect_within(TWO_SECONDS, qemu_ended);
 }
 
@@ -83,12 +83,16 @@ fn an_agent_that_connected_and_ended_before_hello_is_lost() {
     // before the guest's own agent is up, since no guest program can be timed to die between two system calls.
     let mut port = None;
     wait_until(Duration::from_secs(30), "creel listens for the agent", || {
-        let directory = sandbox.machine_directory();
-        port = directory.and_then(|machine| UnixStream::connect(machine.join("vsock_10240")).ok());
+        let machine = sandbox.machine_directory();
+        let entries = machine.and_then(|machine| std::fs::read_dir(machine).ok()).into_iter().flatten();
+        let mut ports = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("vsock_"));
+        port = ports.next().and_then(|entry| UnixStream::connect(entry.path()).ok());
         port.is_some()
     });
     let _processes = machine(sandbox.root());
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     drop(port);
     let ended = run.finish();
     ended

@@ -19,5 +19,6 @@ mod output;
 mod secrets;
 mod selection;
 mod signals;
+mod step_ends;
 mod sudden_death;
 mod workflow;

@@ -35,27 +35,27 @@ fn start_and_reach(sandbox: &Sandbox, moment: Moment) -> Run {
     run
 }
 
-fn cancels(signal: Signal) {
+fn cancels(send: impl Fn(&Run)) {
     let Some(world) = World::get() else { return };
     for moment in ALL {
         let sandbox = Sandbox::new(world);
         let run = start_and_reach(&sandbox, moment);
         let since = Instant::now();
-        run.signal(signal);
+        send(&run);
         let ended = run.finish();
-        eprintln!("{signal:?} while {moment:?}: {:?}", ended.at - since);
+        eprintln!("cancelled while {moment:?}: {:?}", ended.at - since);
         ended.expect_code(130).expect_stderr("cancelled").expect_within(Duration::from_secs(2), since);
     }
 }
 
 #[test]
-fn sigint_exits_with_130_and_leaves_nothing() {
-    cancels(Signal::INT);
+fn ctrl_c_exits_with_130_and_leaves_nothing() {
+    cancels(|run| run.signal_group(Signal::INT));
 }
 
 #[test]
 fn sigterm_exits_with_130_and_leaves_nothing() {
-    cancels(Signal::TERM);
+    cancels(|run| run.signal(Signal::TERM));
 }
 
 #[test]
@@ -74,6 +74,20 @@ fn sigkill_leaves_nothing_after_two_seconds() {
         }
         sandbox.expect_nothing_left_within(Duration::from_secs(2));
     }
+}
+
+#[test]
+fn what_creel_and_its_keeper_leave_when_both_are_killed_is_removed_by_the_next_run() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let run = start_and_reach(&sandbox, Moment::Step);
+    let keeper = machine(sandbox.root()).keeper;
+    run.signal(Signal::STOP);
+    keeper.kill();
+    run.signal(Signal::KILL);
+    run.finish();
+    sandbox.expect_no_process_within(Duration::from_secs(2));
+    sandbox.start_step(TINY, "true").finish().expect_code(0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::engine::{
 };
 use crate::host::tmpfile::anonymous_file;
 use crate::image::{ImageError, ImageStore};
-use crate::runtime::{MachineId, Tenant};
+use crate::runtime::{MachineId, Outcome, Tenant};
 use crate::workflow::Job;
 use crate::workflow::source::{Repository, SourceError, Tree, write_archive};
 
@@ -115,13 +115,15 @@ impl Shared<'_> {
             Failure::host(format!("failed to make the source disk in `{}`: {error}", self.scratch.display()))
         })?;
         let written = disk.try_clone().map_err(Failure::internal)?;
-        write_archive(repository, self.tree, written).map_err(|error| {
-            let exit = match &error {
-                error if error.is_disk_full() => Exit::Broken,
-                SourceError::Write(_) => Exit::HostCannot,
-                SourceError::Git(_) | SourceError::Read { .. } | SourceError::Answer(_) => Exit::Usage,
-            };
-            Failure::new(exit, with_causes(&error))
+        write_archive(repository, self.tree, written).map_err(|error| match &error {
+            error if error.is_disk_full() => {
+                let detail = format!("no room for the source disk in `{}`", self.scratch.display());
+                Failure::internal(Outcome::HostDiskFull { detail })
+            }
+            SourceError::Write(_) => Failure::host(with_causes(&error)),
+            SourceError::Git(_) | SourceError::Read { .. } | SourceError::Answer(_) => {
+                Failure::usage(with_causes(&error))
+            }
         })?;
         Ok(Some(disk))
     }

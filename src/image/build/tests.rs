@@ -85,7 +85,7 @@ fn the_spec_says_how_to_boot_it() {
     let spec = built.image.spec;
     assert_eq!(
         spec.boot_args,
-        "console=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace creel.init=/sbin/init"
+        "earlyprintk=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace creel.init=/sbin/init"
     );
     assert_eq!(spec.volumes[0].mount_point, "/workspace");
     assert!([&spec.kernel, &spec.initrd, &spec.store_disk].into_iter().all(|path| path.is_file()));

@@ -70,7 +70,8 @@ pub fn build_tiny(
     check(options)?;
     let packer = Packer::find()?;
     let root = root_tree(kit, options)?;
-    let input = input_hash(kit, options, &packer, &root)?;
+    let recipe = Recipe { kit, options, packer, root, initrd: initramfs(kit)? };
+    let input = recipe.input_hash()?;
     on_event(BuildEvent::Hashed { input: input.clone() });
 
     let entries = Entries::under(store.writable_root()?);
@@ -80,7 +81,7 @@ pub fn build_tiny(
             on_event(BuildEvent::Cached { digest: entry.digest.clone() });
             (entry, true)
         }
-        None => (build(kit, options, &packer, &root, &entries, &staging, &input, on_event)?, false),
+        None => (recipe.build(&entries, &staging, &input, on_event)?, false),
     };
     let image = store.name_entry(&staging, &options.name, &entry)?;
     Ok(Built { image, cached, elapsed: started.elapsed() })
@@ -126,64 +127,70 @@ fn root_tree(kit: &Kit, options: &TinyOptions) -> Result<Tree, BuildError> {
 }
 
 /// Everything that decides the image's bytes, and nothing else: not its name, not when or where it is built.
-fn input_hash(kit: &Kit, options: &TinyOptions, packer: &Packer, root: &Tree) -> Result<String, BuildError> {
-    let mut hasher = InputHasher::new(BUILDER);
-    let names = kit.modules.iter().chain([&kit.agent, &kit.kernel.path]);
-    for path in names {
-        hasher.part(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.file(path).map_err(BuildError::io("read", path))?;
-    }
-    root.hash(&mut hasher)?;
-    hasher.part(&spec_json(&spec(kit, options))?);
-    hasher.part(packer.version.as_bytes());
-    for argument in packer.arguments() {
-        hasher.part(argument.as_bytes());
-    }
-    Ok(hasher.finish())
+struct Recipe<'a> {
+    kit: &'a Kit,
+    options: &'a TinyOptions,
+    packer: Packer,
+    root: Tree,
+    initrd: Vec<u8>,
 }
 
-#[expect(clippy::too_many_arguments, reason = "one caller; a struct for it would only rename them")]
-fn build(
-    kit: &Kit,
-    options: &TinyOptions,
-    packer: &Packer,
-    root: &Tree,
-    entries: &Entries,
-    staging: &StagingDir,
-    input: &str,
-    on_event: &mut dyn FnMut(BuildEvent),
-) -> Result<Entry, BuildError> {
-    let (tree, image) = (staging.path().join("root"), staging.path().join("image"));
-    for directory in [&tree, &image] {
-        fs::create_dir(directory).map_err(BuildError::io("create", directory))?;
-        // The image's root takes its mode from this directory.
-        fs::set_permissions(directory, Permissions::from_mode(0o755))
-            .map_err(BuildError::io("create", directory))?;
+impl Recipe<'_> {
+    /// Names the result before it is made. What this program makes itself goes in as made, so that a change of the
+    /// program changes the name.
+    fn input_hash(&self) -> Result<String, BuildError> {
+        let mut hasher = InputHasher::new(BUILDER);
+        hasher.part(&self.initrd);
+        let kernel = &self.kit.kernel.path;
+        hasher.file(kernel).map_err(BuildError::io("read", kernel))?;
+        self.root.hash(&mut hasher)?;
+        hasher.part(&spec_json(&spec(self.kit, self.options))?);
+        hasher.part(self.packer.version.as_bytes());
+        for argument in self.packer.arguments() {
+            hasher.part(argument.as_bytes());
+        }
+        Ok(hasher.finish())
     }
-    root.write(&tree)?;
-    on_event(BuildEvent::RootStaged { entries: root.len() });
 
-    on_event(BuildEvent::Packing { program: erofs::PROGRAM });
-    let disk = image.join(STORE_DISK);
-    packer.pack(&tree, &disk)?;
-    readable(&disk)?;
-    report_size(&disk, STORE_DISK, on_event)?;
+    fn build(
+        &self,
+        entries: &Entries,
+        staging: &StagingDir,
+        input: &str,
+        on_event: &mut dyn FnMut(BuildEvent),
+    ) -> Result<Entry, BuildError> {
+        let (tree, image) = (staging.path().join("root"), staging.path().join("image"));
+        for directory in [&tree, &image] {
+            fs::create_dir(directory).map_err(BuildError::io("create", directory))?;
+            // The image's root takes its mode from this directory.
+            fs::set_permissions(directory, Permissions::from_mode(0o755))
+                .map_err(BuildError::io("create", directory))?;
+        }
+        self.root.write(&tree)?;
+        on_event(BuildEvent::RootStaged { entries: self.root.len() });
 
-    write_file(&image.join(INITRD), &initramfs(kit)?)?;
-    report_size(&image.join(INITRD), INITRD, on_event)?;
-    let kernel = image.join(kit.kernel.format.file_name());
-    link_or_copy(&kit.kernel.path, &kernel, 0o644).map_err(BuildError::io("write", &kernel))?;
-    write_file(&image.join(SPEC_FILE), &spec_json(&spec(kit, options))?)?;
+        on_event(BuildEvent::Packing { program: erofs::PROGRAM });
+        let disk = image.join(STORE_DISK);
+        self.packer.pack(&tree, &disk)?;
+        readable(&disk)?;
+        report_size(&disk, STORE_DISK, on_event)?;
 
-    let entry = entries.publish(staging, &image, input)?;
-    on_event(BuildEvent::Stored { digest: entry.digest.clone() });
-    Ok(entry)
+        write_file(&image.join(INITRD), &self.initrd)?;
+        report_size(&image.join(INITRD), INITRD, on_event)?;
+        let kernel = image.join(self.kit.kernel.format.file_name());
+        link_or_copy(&self.kit.kernel.path, &kernel, 0o644).map_err(BuildError::io("write", &kernel))?;
+        write_file(&image.join(SPEC_FILE), &spec_json(&spec(self.kit, self.options))?)?;
+
+        let entry = entries.publish(staging, &image, input)?;
+        on_event(BuildEvent::Stored { digest: entry.digest.clone() });
+        Ok(entry)
+    }
 }
 
 /// The description, with paths relative to the image's directory.
 fn spec(kit: &Kit, options: &TinyOptions) -> ImageSpec {
     let mut boot_args = String::from(
-        "console=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace",
+        "earlyprintk=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace",
     );
     if let Some(init) = &options.init {
         boot_args.push_str(" creel.init=");

@@ -23,7 +23,7 @@ pub enum ImageError {
     #[error("{} is in the way: it was not made by creel; remove it with `creel image rm {name}`, or take another name",
         path.display())]
     Occupied { name: String, path: PathBuf },
-    #[error("no image directory is configured; name one in `images.directories`")]
+    #[error("no image directory is configured; name one in `images.dir`")]
     NoDirectory,
     #[error("failed to {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },

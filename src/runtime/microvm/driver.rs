@@ -135,7 +135,7 @@ impl Driver {
             if let Some(reason) = self.take(input) {
                 break reason;
             }
-            self.work.end_overdue();
+            self.work.end_overdue(session(&self.session));
             if let Some(outcome) = self.judge() {
                 break Reason::Ended(outcome);
             }
@@ -163,10 +163,11 @@ impl Driver {
     fn take(&mut self, input: Input) -> Option<Reason> {
         match input {
             Input::Request(Some(Request::Exec { request, output, reply })) => {
-                let session = self.session.as_ref().map(|(session, _)| session);
-                self.work.begin(session, request, output, reply);
+                self.work.begin(session(&self.session), request, output, reply);
             }
-            Input::Request(Some(Request::Abandon { id, outcome })) => self.work.abandon(&id, outcome),
+            Input::Request(Some(Request::Abandon { id, outcome })) => {
+                self.work.abandon(session(&self.session), &id, outcome);
+            }
             Input::Request(Some(Request::Destroy { mode, reply })) => {
                 return Some(Reason::Asked(mode, Some(reply)));
             }
@@ -227,7 +228,7 @@ impl Driver {
         info!(%outcome, ?mode, "machine ends");
         let early_tail = self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES);
         // Nobody waits for a teardown to learn what is known already.
-        std::mem::take(&mut self.work).end_all(&outcome, &early_tail);
+        self.work.end_all(session(&self.session), &outcome, &early_tail);
         if mode == DestroyMode::Graceful {
             self.power_off().await;
         }
@@ -275,7 +276,7 @@ impl Driver {
 
     /// Asks the guest, then QEMU; each has a bounded time to end everything.
     async fn power_off(&mut self) {
-        let asked = self.session.as_ref().is_some_and(|(session, _)| session.power_off().is_ok());
+        let asked = session(&self.session).is_some_and(|session| session.power_off().is_ok());
         if asked && self.keeper_ends(self.parts.shutdown_timeout).await {
             return;
         }
@@ -291,6 +292,10 @@ impl Driver {
         self.keeper_gone = self.keeper_gone || timeout(bound, gone).await.is_ok();
         self.keeper_gone
     }
+}
+
+fn session(connected: &Option<(Session, SessionEvents)>) -> Option<&Session> {
+    connected.as_ref().map(|(session, _)| session)
 }
 
 /// What a keeper's event says of the machine.

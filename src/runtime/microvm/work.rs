@@ -59,25 +59,28 @@ impl WorkTable {
         }
     }
 
-    /// Ends the wait for one; the program itself ends with its machine.
-    pub(super) fn abandon(&mut self, id: &str, outcome: Outcome) {
+    /// Ends the wait for one, and for its output; the program itself ends with its machine.
+    pub(super) fn abandon(&mut self, session: Option<&Session>, id: &str, outcome: Outcome) {
         if let Some(work) = self.pending.remove(id) {
+            forget(session, id);
             work.answer(outcome, None);
         }
     }
 
     /// Ends the wait for those whose deadline has passed.
-    pub(super) fn end_overdue(&mut self) {
+    pub(super) fn end_overdue(&mut self, session: Option<&Session>) {
         let now = Instant::now();
         let overdue = |work: &mut Pending| work.deadline.is_some_and(|deadline| deadline <= now);
-        for (_, work) in self.pending.extract_if(|_, work| overdue(work)) {
+        for (id, work) in self.pending.extract_if(|_, work| overdue(work)) {
+            forget(session, &id);
             work.answer(Outcome::TimedOut, None);
         }
     }
 
     /// The machine has ended under all of them.
-    pub(super) fn end_all(self, outcome: &Outcome, console_tail: &[u8]) {
-        for (_, work) in self.pending {
+    pub(super) fn end_all(&mut self, session: Option<&Session>, outcome: &Outcome, console_tail: &[u8]) {
+        for (id, work) in self.pending.drain() {
+            forget(session, &id);
             work.answer(outcome.clone(), Some(console_tail.to_vec()));
         }
     }
@@ -85,5 +88,12 @@ impl WorkTable {
     /// The first deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.pending.values().filter_map(|work| work.deadline).min()
+    }
+}
+
+/// Closes the queue of a piece of work's output: its reader waits for that, not for the verdict alone.
+fn forget(session: Option<&Session>, id: &str) {
+    if let Some(session) = session {
+        session.forget(id);
     }
 }

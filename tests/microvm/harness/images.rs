@@ -19,7 +19,7 @@ pub const SERVICE_DIES_AT_BOOT: &str = "tiny-dies-at-boot";
 
 const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-[ -e /etc/panic-at-boot ] && { echo "at-boot: about to panic" > /dev/console; echo c > /proc/sysrq-trigger; }
+[ -e /etc/panic-at-boot ] && echo c > /proc/sysrq-trigger
 mount -t devpts -o gid=5,mode=620 devpts /dev/pts 2>/dev/null
 mount -t tmpfs -o mode=0755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
@@ -37,7 +37,7 @@ agent=$!
 exec 3<> /run/trigger
 while read -r word argument <&3; do
     case $word in
-        panic) echo "trigger: about to panic" > /dev/console; echo c > /proc/sysrq-trigger ;;
+        panic) echo c > /proc/sysrq-trigger ;;
         reset) echo b > /proc/sysrq-trigger ;;
         poweroff) busybox poweroff -f ;;
         kill-agent) kill -9 "$agent" ;;

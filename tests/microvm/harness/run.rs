@@ -1,7 +1,7 @@
 //! The program while it runs, and how it ended.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::capture::Capture;
 /// No test waits longer for anything; those that promise less measure it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A `creel` that was started. Dropped while it runs, it is killed.
+/// A `creel` that was started, in a process group of its own. Dropped while it runs, the group is killed.
 #[derive(Debug)]
 pub struct Run {
     child: Child,
@@ -39,6 +39,7 @@ impl Run {
     pub fn start(mut command: Command) -> Self {
         let started = Instant::now();
         let mut child = command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -62,6 +63,11 @@ impl Run {
 
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.pid(), signal).expect("creel can be signalled");
+    }
+
+    /// As a terminal does on Ctrl-C: to creel and to all that it has not taken out of its process group.
+    pub fn signal_group(&self, signal: Signal) {
+        rustix::process::kill_process_group(self.pid(), signal).expect("creel's group can be signalled");
     }
 
     /// Waits until it has ended.
@@ -89,9 +95,11 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // After `finish` both do nothing.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // After `finish` there is nobody: its number is nobody else's as long as it was not waited for.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = rustix::process::kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 
