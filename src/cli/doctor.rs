@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::Exit;
 use super::failure::{Failure, with_causes};
-use super::render::screen::{Colour, Screen, Style};
+use super::render::{Colour, Palette};
 use crate::config;
 use crate::host;
 use crate::runtime::microvm::directory::RunDir;
@@ -65,16 +65,16 @@ pub(super) async fn doctor(context: &Context, as_json: bool) -> Result<Exit, Fai
         println!("{}", serde_json::to_string_pretty(&checks).map_err(Failure::internal)?);
         return Ok(exit);
     }
-    let screen = Screen::new(Style::Text);
+    let palette = Palette::of_stdout();
     for check in &checks {
         let (mark, colour) = match check.status {
             Status::Ok => ("ok     ", Colour::Green),
             Status::Limited => ("limited", Colour::Yellow),
             Status::Missing => ("missing", Colour::Red),
         };
-        println!("{} {:<12} {}", screen.paint(colour, mark), check.name, check.finding);
+        println!("{} {:<12} {}", palette.paint(colour, mark), check.name, check.finding);
         if let Some(remedy) = &check.remedy {
-            println!("{:21}{} {remedy}", "", screen.paint(Colour::Bold, "->"));
+            println!("{:21}{} {remedy}", "", palette.paint(Colour::Bold, "->"));
         }
     }
     println!();

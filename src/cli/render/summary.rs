@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::screen::{Colour, Screen};
+use super::palette::{Colour, Palette};
 use crate::cli::exit::Exit;
 use crate::runtime::Verdict;
+use crate::state::log::Mask;
 use crate::text::one_line;
 use crate::workflow::{Ending, Report};
 
@@ -26,8 +27,30 @@ impl From<&Report> for Exit {
     }
 }
 
+/// The report without secrets in what the guest said: its console, and its words beside a verdict.
+pub fn masked(mut report: Report, mask: &Mask) -> Report {
+    let masked_text = |text: &mut Option<String>| {
+        if let Some(text) = text {
+            *text = String::from_utf8_lossy(&mask.apply(text.as_bytes())).into_owned();
+        }
+    };
+    let masked_tail = |tail: &mut Option<Vec<u8>>| {
+        if let Some(tail) = tail {
+            *tail = mask.apply(tail);
+        }
+    };
+    for step in &mut report.steps {
+        masked_text(&mut step.verdict.detail);
+        masked_tail(&mut step.verdict.console_tail);
+    }
+    if let Ending::SetupFailed(error) = &mut report.ending {
+        masked_tail(&mut error.console_tail);
+    }
+    report
+}
+
 /// The report as text for people.
-pub fn text(report: &Report, screen: &Screen) -> String {
+pub fn text(report: &Report, palette: Palette) -> String {
     let mut lines = Vec::new();
     if let Some(tail) = report.console_tail() {
         lines.push("the end of the guest's console, as the guest wrote it:".to_owned());
@@ -43,8 +66,8 @@ pub fn text(report: &Report, screen: &Screen) -> String {
     };
     lines.push(format!(
         "{} {} in {}",
-        screen.paint(Colour::Bold, &format!("workflow {}:", report.workflow)),
-        screen.paint(colour, &verdict),
+        palette.paint(Colour::Bold, &format!("workflow {}:", report.workflow)),
+        palette.paint(colour, &verdict),
         seconds(report.total)
     ));
     let phases: Vec<String> =

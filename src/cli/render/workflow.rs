@@ -6,15 +6,16 @@
 use std::io;
 use std::sync::Arc;
 
-use indicatif::ProgressBar;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::screen::{Colour, Screen, Style};
+use super::palette::Colour;
+use super::screen::{Screen, Style};
 use crate::runtime::{Phase, SetupEvent};
 use crate::state::log::{
     Control, FollowError, Follower, LineSplitter, LogLine, Payload, Record, SETUP_STEP, StepStatus,
 };
+use crate::text::printable;
 use crate::workflow::WorkflowEvent;
 
 /// Renders one workflow of a run.
@@ -26,12 +27,11 @@ pub struct WorkflowRenderer {
     labelled: bool,
     step_names: Vec<String>,
     lines: LineSplitter,
-    spinner: Option<ProgressBar>,
 }
 
 impl WorkflowRenderer {
     pub fn new(screen: Arc<Screen>, workflow: String, labelled: bool, step_names: Vec<String>) -> Self {
-        Self { screen, workflow, labelled, step_names, lines: LineSplitter::default(), spinner: None }
+        Self { screen, workflow, labelled, step_names, lines: LineSplitter::default() }
     }
 
     /// Shows everything until the log ends.
@@ -50,17 +50,25 @@ impl WorkflowRenderer {
                 Some(event) = events.recv() => self.event(event),
                 record = log.next() => match record {
                     None => break,
-                    Some(Ok(record)) => self.record(&record)?,
-                    Some(Err(FollowError::Expired(range))) => self.expired(&LogLine::expired(&range, Timestamp::now()))?,
+                    Some(Ok(record)) => self.record(&record).await?,
+                    Some(Err(FollowError::Expired(range))) => {
+                        self.finish_lines().await?;
+                        self.expired(&LogLine::expired(&range, Timestamp::now())).await?;
+                    }
                     Some(Err(FollowError::Log(error))) => return Err(io::Error::other(error)),
                 },
             }
         }
-        let mut rest = Vec::new();
-        std::mem::take(&mut self.lines).finish(|line| rest.push(line));
-        rest.iter().try_for_each(|line| self.line(line))?;
+        self.finish_lines().await?;
         self.still();
         Ok(())
+    }
+
+    /// Shows the lines that never ended.
+    async fn finish_lines(&mut self) -> io::Result<()> {
+        let mut rest = Vec::new();
+        self.lines.finish(|line| rest.push(line));
+        self.lines(&rest).await
     }
 
     fn event(&mut self, event: WorkflowEvent) {
@@ -76,7 +84,7 @@ impl WorkflowRenderer {
             }
             WorkflowEvent::Setup(SetupEvent::Finished(..)) => {}
             WorkflowEvent::Setup(SetupEvent::Notice(notice)) => {
-                let text = format!("{} {notice}", self.screen.paint(Colour::Yellow, "note:"));
+                let text = format!("{} {notice}", self.screen.palette.paint(Colour::Yellow, "note:"));
                 self.note(&text);
             }
             WorkflowEvent::SetupEnded { .. } => self.still(),
@@ -85,13 +93,13 @@ impl WorkflowRenderer {
         }
     }
 
-    fn record(&mut self, record: &Record) -> io::Result<()> {
+    async fn record(&mut self, record: &Record) -> io::Result<()> {
         if self.screen.style() == Style::Json || self.labelled {
             let mut lines = Vec::new();
             self.lines.push(record, |line| lines.push(line));
-            lines.iter().try_for_each(|line| self.line(line))?;
+            self.lines(&lines).await?;
         } else if let Payload::Data { bytes, .. } = &record.payload {
-            self.screen.output(bytes)?;
+            self.screen.output(bytes.to_vec()).await?;
         }
         if let Payload::Control(control) = &record.payload
             && self.screen.style() == Style::Text
@@ -101,23 +109,28 @@ impl WorkflowRenderer {
         Ok(())
     }
 
-    fn line(&self, line: &LogLine) -> io::Result<()> {
-        match self.screen.style() {
-            Style::Json => {
-                let mut value = serde_json::to_value(line)?;
-                value["workflow"] = self.workflow.clone().into();
-                self.screen.output(format!("{value}\n").as_bytes())
+    async fn lines(&self, lines: &[LogLine]) -> io::Result<()> {
+        for line in lines {
+            match self.screen.style() {
+                Style::Json => {
+                    let mut value = serde_json::to_value(line)?;
+                    value["workflow"] = self.workflow.clone().into();
+                    self.screen.output(format!("{value}\n").into_bytes()).await?;
+                }
+                Style::Text if line.stream.is_some() => {
+                    // A carriage return could write over the label, and so claim another workflow's line.
+                    let content = line.content.split('\t').map(printable).collect::<Vec<_>>().join("\t");
+                    self.screen.output(format!("[{}] {content}\n", self.workflow).into_bytes()).await?;
+                }
+                Style::Text => {}
             }
-            Style::Text if line.stream.is_some() => {
-                self.screen.output(format!("[{}] {}\n", self.workflow, line.content).as_bytes())
-            }
-            Style::Text => Ok(()),
         }
+        Ok(())
     }
 
-    fn expired(&self, line: &LogLine) -> io::Result<()> {
+    async fn expired(&self, line: &LogLine) -> io::Result<()> {
         match self.screen.style() {
-            Style::Json => self.line(line),
+            Style::Json => self.lines(std::slice::from_ref(line)).await,
             Style::Text => {
                 self.note(&line.content);
                 Ok(())
@@ -132,35 +145,33 @@ impl WorkflowRenderer {
         let name = usize::try_from(step).ok().and_then(|step| self.step_names.get(step));
         let name = name.map_or("", String::as_str);
         match control.step_status {
-            StepStatus::Start => self.note(&self.screen.paint(Colour::Bold, &format!("==> {name}"))),
+            StepStatus::Start => self.note(&self.screen.palette.paint(Colour::Bold, &format!("==> {name}"))),
             StepStatus::End if control.content == "ok" => {}
             StepStatus::End => {
                 let text = format!("step `{name}`: {}", control.content);
-                self.note(&self.screen.paint(Colour::Red, &text));
+                self.note(&self.screen.palette.paint(Colour::Red, &text));
             }
         }
     }
 
     fn note(&self, text: &str) {
         if self.labelled {
-            self.screen.note(&format!("[{}] {text}", self.workflow));
+            self.screen.note(format!("[{}] {text}", self.workflow));
         } else {
             self.screen.note(text);
         }
     }
 
-    fn busy(&mut self, doing: &str) {
-        let text = if self.labelled { format!("[{}] {doing}", self.workflow) } else { doing.to_owned() };
-        match &self.spinner {
-            Some(spinner) => spinner.set_message(text),
-            None => self.spinner = Some(self.screen.spinner(text)),
+    fn busy(&self, doing: &str) {
+        if self.labelled {
+            self.screen.busy(&self.workflow, &format!("[{}] {doing}", self.workflow));
+        } else {
+            self.screen.busy(&self.workflow, doing);
         }
     }
 
-    fn still(&mut self) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
-        }
+    fn still(&self) {
+        self.screen.still(&self.workflow);
     }
 }
 

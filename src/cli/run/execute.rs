@@ -1,147 +1,117 @@
-//! Runs jobs side by side and shows them.
+//! `creel run` from its flags to its exit code.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::prepare::Shared;
+use super::runs::Runs;
 use super::{inputs, select, signals};
 use crate::cli::args::RunArgs;
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
-use crate::cli::render::{Screen, Style, WorkflowRenderer, summary};
-use crate::engine::Secret;
+use crate::cli::render::{Screen, Style};
 use crate::runtime::Runtime;
-use crate::state::log::{Limits, LogStore, Mask};
+use crate::workflow::Job;
 use crate::workflow::source::{Repository, Tree};
-use crate::workflow::{Job, Report};
+
+/// How long a reader that holds its terminal or pipe is waited for once the run was told to end.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// `creel run`.
 ///
 /// # Errors
 /// When nothing could be run; a workflow that fails is not an error but an exit code.
 pub async fn run(context: &Context, arguments: RunArgs) -> Result<Exit, Failure> {
-    let started = Instant::now();
+    let limit = arguments.timeout.map_or_else(|| context.workflow_timeout(), Into::into);
+    let deadline = Instant::now() + limit;
     let cancel = CancellationToken::new();
     signals::cancel_on_signals(cancel.clone())?;
     let style = if arguments.json { Style::Json } else { Style::Text };
-    let screen = Arc::new(Screen::new(style));
+    let screen = Arc::new(Screen::start(style).map_err(Failure::internal)?);
 
-    let here = std::env::current_dir()
-        .map_err(|error| Failure::usage(format!("failed to find the current directory: {error}")))?;
-    let repository = Repository::discover(&here);
-    let found = repository.as_ref().ok();
-    let trigger = inputs::trigger(&arguments, found)?;
-    let selection = select::select(&arguments, found.map(|found| found.root.as_path()), &trigger)?;
-    for reason in &selection.left_out {
-        screen.note(&format!("not run: {reason}"));
-    }
-    if selection.selected.is_empty() {
-        return Err(Failure::usage(
-            "no workflow matches this event; name one to run it whatever its `when` says",
-        ));
-    }
-    let environment = inputs::pairs("--env", &arguments.env)?;
-    let secrets = inputs::secrets(&arguments.secret)?;
-    let runtime = context.runtime(&arguments.runtime).await?;
-    let shared = Shared {
-        trigger: &trigger,
-        repository: found,
-        tree: if arguments.dirty { Tree::Work } else { Tree::Head },
-        environment: &environment,
-        secrets: &secrets,
-        image: arguments.image.as_deref(),
-        default_image: context.default_image(),
-        images: context.images(),
-        scratch: context.scratch()?,
-        timeout: arguments.timeout.map_or_else(|| context.workflow_timeout(), Into::into),
-    };
-    let jobs = selection
-        .selected
-        .into_iter()
-        .map(|selected| shared.job(selected, started))
-        .collect::<Result<Vec<Job>, Failure>>()
-        // What git said is the better reason when a clone has nothing to clone.
-        .map_err(|failure| match &repository {
-            Err(error)
-                if failure.exit == Exit::Usage && failure.to_string().contains("clones the repository") =>
-            {
-                Failure::usage(format!("{failure} ({error})"))
+    let exit = async {
+        let prepared = tokio::select! {
+            prepared = prepare(context, arguments, &screen, deadline) => prepared?,
+            () = sleep_until(deadline) => {
+                return Err(Failure::new(Exit::TimedOut, "timed out before a machine was set up"));
             }
-            _ => failure,
-        })?;
-    let info = runtime.info().await;
-    info.usable.map_err(Failure::host)?;
-
-    let runs =
-        Runs { context, screen: &screen, secrets: &secrets, runtime, cancel, labelled: jobs.len() > 1 };
-    runs.all(jobs).await
-}
-
-struct Runs<'a> {
-    context: &'a Context,
-    screen: &'a Arc<Screen>,
-    secrets: &'a [(String, Secret)],
-    runtime: Arc<dyn Runtime>,
-    cancel: CancellationToken,
-    labelled: bool,
-}
-
-impl Runs<'_> {
-    async fn all(&self, jobs: Vec<Job>) -> Result<Exit, Failure> {
-        // Until there is a scheduler with budgets: one machine a CPU.
-        let at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let slots = Arc::new(Semaphore::new(at_once));
-        let running = jobs.into_iter().map(|job| {
-            let slots = Arc::clone(&slots);
-            async move {
-                // The semaphore is never closed; without a slot there would be no run.
-                let _slot = slots.acquire().await.map_err(Failure::internal)?;
-                self.one(job).await
-            }
-        });
-        let reports = futures_util::future::try_join_all(running).await?;
-        if self.screen.style() == Style::Text {
-            for report in &reports {
-                self.screen.note(&summary::text(report, self.screen));
-            }
-        }
-        Ok(Exit::worst(reports.iter().map(Exit::from)))
-    }
-
-    async fn one(&self, job: Job) -> Result<Report, Failure> {
-        let secrets: Vec<&[u8]> = self.secrets.iter().map(|(_, secret)| secret.expose().as_bytes()).collect();
-        let mask = Mask::new(&secrets).map_err(|error| Failure::usage(error.to_string()))?;
-        if mask.ignored() > 0 {
-            self.screen.note("note: secrets of fewer than 3 bytes can't be masked in the output");
-        }
-        let limits = Limits::of_step(self.context.max_step_log_bytes());
-        let log = LogStore::anonymous(self.context.scratch()?, limits, mask).map_err(Failure::host)?;
-        let (events, event_queue) = mpsc::unbounded_channel();
-        let names = job.plan.steps.iter().map(|step| step.name.clone()).collect();
-        let mut renderer =
-            WorkflowRenderer::new(Arc::clone(self.screen), job.plan.name.clone(), self.labelled, names);
-        let follower = log.follow(0);
-        let run = crate::workflow::run(&*self.runtime, job, &log, events, self.cancel.clone());
-        let show = async {
-            let shown = renderer.show(event_queue, follower).await;
-            if shown.is_err() {
-                // Nobody can see the output any more (a closed pipe, a full disk behind it).
-                self.cancel.cancel();
-            }
-            shown
+            () = cancel.cancelled() => return Err(Failure::new(Exit::Cancelled, "cancelled")),
         };
-        let (report, shown) = tokio::join!(run, show);
-        if let Err(error) = shown {
-            self.screen.note(&format!("failed to show the output: {error}"));
-        }
-        if self.screen.style() == Style::Json {
-            let _ = self.screen.output(format!("{}\n", summary::json(&report)).as_bytes());
-        }
-        Ok(report)
+        let Prepared { jobs, runtime, secrets } = prepared;
+        let labelled = jobs.len() > 1;
+        let runs = Runs { context, screen: &screen, secrets: &secrets, runtime, cancel: cancel.clone(), labelled };
+        runs.all(jobs).await
     }
+    .await;
+    match exit {
+        // Whoever interrupts waits for nobody who doesn't read.
+        Ok(Exit::TimedOut | Exit::Cancelled) => drop(timeout(LAST_WORDS, screen.flushed()).await),
+        _ => tokio::select! {
+            () = screen.flushed() => {}
+            () = cancel.cancelled() => drop(timeout(LAST_WORDS, screen.flushed()).await),
+        },
+    }
+    exit
+}
+
+/// What is ready to run.
+struct Prepared {
+    jobs: Vec<Job>,
+    runtime: Arc<dyn Runtime>,
+    secrets: Vec<(String, crate::engine::Secret)>,
+}
+
+async fn prepare(
+    context: &Context,
+    arguments: RunArgs,
+    screen: &Screen,
+    deadline: Instant,
+) -> Result<Prepared, Failure> {
+    let runtime = context.runtime(&arguments.runtime).await?;
+    let scratch = context.scratch()?.to_owned();
+    let images = context.images().clone();
+    let default_image = context.default_image().to_owned();
+    // git, a large tree and a slow disk take their time: not on a thread that others need.
+    let planning = tokio::task::spawn_blocking(move || {
+        let secrets = inputs::secrets(&arguments.secret)?;
+        let environment = inputs::pairs("--env", &arguments.env)?;
+        let here = std::env::current_dir()
+            .map_err(|error| Failure::usage(format!("failed to find the current directory: {error}")))?;
+        let repository = Repository::discover(&here);
+        let found = repository.as_ref().ok();
+        let trigger = inputs::trigger(&arguments, found)?;
+        let selection = select::select(&arguments, found.map(|found| found.root.as_path()), &trigger)?;
+        if selection.selected.is_empty() {
+            let mut text = "no workflow matches this event; name one to run it whatever its `when` says".to_owned();
+            for reason in &selection.left_out {
+                text.push_str(&format!("\n  {reason}"));
+            }
+            return Err(Failure::usage(text));
+        }
+        let shared = Shared {
+            trigger: &trigger,
+            repository: repository.as_ref(),
+            tree: if arguments.dirty { Tree::Work } else { Tree::Head },
+            environment: &environment,
+            secrets: &secrets,
+            image: arguments.image.as_deref(),
+            default_image: &default_image,
+            images: &images,
+            scratch: &scratch,
+            deadline,
+        };
+        let jobs: Result<Vec<Job>, Failure> =
+            selection.selected.into_iter().map(|selected| shared.job(selected)).collect();
+        Ok((jobs?, selection.left_out, secrets))
+    });
+    let (jobs, left_out, secrets) = planning.await.map_err(Failure::internal)??;
+    for reason in left_out {
+        screen.note(format!("not run: {reason}"));
+    }
+    runtime.info().await.usable.map_err(Failure::host)?;
+    Ok(Prepared { jobs, runtime, secrets })
 }

@@ -1,11 +1,12 @@
 //! `creel run`, embedded: no daemon, no root, nothing left behind.
 //!
 //! [`inputs`] reads flags, [`select`] finds the files, [`prepare`] makes jobs of them, [`execute`]
-//! runs and shows them, [`signals`] turns Ctrl-C into a cancel.
+//! leads through all of it, [`runs`] runs and shows jobs side by side, [`signals`] turns Ctrl-C into a cancel.
 
 mod execute;
 mod inputs;
 mod prepare;
+mod runs;
 mod select;
 mod signals;
 

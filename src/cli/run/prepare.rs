@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -17,13 +16,13 @@ use crate::host::tmpfile::anonymous_file;
 use crate::image::{ImageError, ImageStore};
 use crate::runtime::{MachineId, Outcome, Tenant};
 use crate::workflow::Job;
-use crate::workflow::source::{Repository, SourceError, Tree, write_archive};
+use crate::workflow::source::{GitError, Repository, SourceError, Tree, write_archive};
 
 /// What all workflows of a run share.
 #[derive(Debug)]
 pub(super) struct Shared<'a> {
     pub trigger: &'a Trigger,
-    pub repository: Option<&'a Repository>,
+    pub repository: Result<&'a Repository, &'a GitError>,
     pub tree: Tree,
     /// `--env`: over the file's own environment.
     pub environment: &'a [(String, String)],
@@ -34,7 +33,7 @@ pub(super) struct Shared<'a> {
     pub images: &'a ImageStore,
     /// Where the source disk's bytes live, without a name.
     pub scratch: &'a Path,
-    pub timeout: Duration,
+    pub deadline: Instant,
 }
 
 impl Shared<'_> {
@@ -42,7 +41,7 @@ impl Shared<'_> {
     ///
     /// # Errors
     /// Each says what is wrong and carries the exit code that belongs to it.
-    pub(super) fn job(&self, selected: Selected, now: Instant) -> Result<Job, Failure> {
+    pub(super) fn job(&self, selected: Selected) -> Result<Job, Failure> {
         let Selected { name, mut manifest } = selected;
         for (key, value) in self.environment {
             manifest.environment.retain(|(existing, _)| existing != key);
@@ -69,7 +68,7 @@ impl Shared<'_> {
             facts: self.facts(),
             image,
             source: SourceKind::Disk {
-                commit: self.repository.and_then(|repository| repository.commit.clone()),
+                commit: self.repository.ok().and_then(|repository| repository.commit.clone()),
                 dirty: self.tree == Tree::Work,
             },
             secrets: self.secrets.to_vec(),
@@ -87,12 +86,12 @@ impl Shared<'_> {
             plan,
             image: image_name,
             source,
-            deadline: Some(now + self.timeout),
+            deadline: Some(self.deadline),
         })
     }
 
     fn facts(&self) -> RunFacts {
-        let repository = self.repository.map(|found| crate::engine::Repository {
+        let repository = self.repository.ok().map(|found| crate::engine::Repository {
             name: Some(found.name()),
             url: found.origin.clone(),
             ..Default::default()
@@ -104,10 +103,10 @@ impl Shared<'_> {
         if !plan.steps.iter().any(|step| matches!(step.action, Action::UnpackSource { .. })) {
             return Ok(None);
         }
-        let repository = self.repository.ok_or_else(|| {
+        let repository = self.repository.map_err(|error| {
             Failure::usage(format!(
-                "workflow `{}` clones the repository, and the current directory is in none; run creel in one, \
-                 or set `clone: {{ skip: true }}`",
+                "workflow `{}` clones the repository around the current directory: {error}; or set \
+                 `clone: {{ skip: true }}`",
                 plan.name
             ))
         })?;
