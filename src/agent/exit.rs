@@ -11,7 +11,7 @@ use crate::runtime::{OutOfMemory, Outcome, Usage};
 use crate::text::one_line;
 
 /// The agent's own words are for people, and a guest may write a novel.
-pub(super) const MAX_DETAIL_CHARS: usize = 300;
+pub const MAX_DETAIL_CHARS: usize = 300;
 
 /// What version-1 agents say when SIGKILL came from the guest kernel's OOM killer.
 const VERSION_1_OOM_ERROR: &str = "guest process killed by guest kernel OOM";

@@ -61,7 +61,8 @@ impl Hub {
         if taken {
             debug!(cid, "agent connected");
         } else {
-            warn!(cid, "refused an agent connection that no machine expects");
+            // A guest may dial as often as it likes: nothing that it can repeat is worth a warning.
+            debug!(cid, "refused an agent connection that no machine expects");
         }
     }
 }

@@ -9,7 +9,7 @@ pub mod handshake;
 pub mod hub;
 pub mod session;
 
-pub use exit::ExecEnd;
+pub use exit::{ExecEnd, MAX_DETAIL_CHARS};
 pub use handshake::{HandshakeError, InitParameters, handshake};
 pub use hub::{Expected, Hub};
-pub use session::{Session, SessionEvent, SessionEvents};
+pub use session::{Session, SessionEvent, SessionEvents, StartError};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use creel_proto::agent::{ExecStart, Hello, Poweroff, SourceUnpack};
 use creel_proto::names::{extensions, ids};
-use creel_proto::{Envelope, FrameCodec, FrameError, Payload};
+use creel_proto::{Envelope, FrameCodec, FrameError, MAX_MESSAGE_BYTES, Payload};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
@@ -64,6 +64,10 @@ pub enum StartError {
         extensions::SOURCE_1
     )]
     NoSourceDisk,
+    #[error(
+        "the step's command and environment make {size} bytes, and the agent takes {MAX_MESSAGE_BYTES} at once"
+    )]
+    TooLarge { size: usize },
     #[error("the agent's connection is closed")]
     Closed,
 }
@@ -111,15 +115,24 @@ impl Session {
             Work::UnpackSource { .. } if !self.source_disk => return Err(StartError::NoSourceDisk),
             Work::UnpackSource { destination, user } => SourceUnpack { destination, user }.into(),
         };
+        let envelope = Envelope::new(request.id.clone(), payload);
         {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             if table.contains_key(&request.id) {
                 return Err(StartError::Duplicate(request.id));
             }
+            let size = envelope.encoded_len();
+            if size > MAX_MESSAGE_BYTES {
+                return Err(StartError::TooLarge { size });
+            }
             let running = Running { output, started: Instant::now(), stdout_bytes: 0, stderr_bytes: 0 };
             table.insert(request.id.clone(), running);
         }
-        self.send(Envelope::new(request.id, payload))
+        let sent = self.send(envelope);
+        if sent.is_err() {
+            self.forget(&request.id);
+        }
+        sent
     }
 
     /// Forgets a piece of work: its output is dropped from now on, and its queue closed, so that its reader ends.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -12,6 +13,9 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::{debug, doctor, image, run, version};
 
+/// How long work on other threads may go on once the command is done.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
 /// What the `creel` program does.
 pub fn main() -> ExitCode {
     // clap itself exits with 2 on bad usage and 0 on --help and --version.
@@ -21,10 +25,13 @@ pub fn main() -> ExitCode {
         Ok(tokio) => tokio,
         Err(error) => return report(&Failure::internal(format!("failed to start: {error}"))),
     };
-    match tokio.block_on(dispatch(cli)) {
+    let code = match tokio.block_on(dispatch(cli)) {
         Ok(exit) => exit.into(),
         Err(failure) => report(&failure),
-    }
+    };
+    // What was interrupted on another thread frees its leases, but a slow disk does not keep the user.
+    tokio.shutdown_timeout(LAST_WORK);
+    code
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, Failure> {

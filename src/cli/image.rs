@@ -32,11 +32,13 @@ fn tiny(context: &Context, arguments: TinyArgs) -> Result<Exit, Failure> {
         init: arguments.init,
         ..TinyOptions::default()
     };
-    let built = build_tiny(&kit, context.images(), &options, &mut |event| eprintln!("  {event}"))
-        .map_err(|error| {
-            let exit = if matches!(error, BuildError::Option { .. }) { Exit::Usage } else { Exit::HostCannot };
+    let built = build_tiny(&kit, context.images(), &options, &mut |event| eprintln!("  {event}")).map_err(
+        |error| {
+            let exit =
+                if matches!(error, BuildError::Option { .. }) { Exit::Usage } else { Exit::HostCannot };
             Failure::new(exit, with_causes(&error))
-        })?;
+        },
+    )?;
     let how = if built.cached { "was built before" } else { "built" };
     let digest = built.image.digest.as_deref().unwrap_or("unknown");
     eprintln!("image {} {how} in {:.2}s", built.image.name, built.elapsed.as_secs_f64());

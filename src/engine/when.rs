@@ -2,6 +2,7 @@
 
 use super::manifest::{Condition, Event, Manifest, PullRequestAction};
 use super::pattern::Pattern;
+use crate::text::printable;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +208,8 @@ fn name_refusal(kind: &str, name: &str, patterns: &[Pattern]) -> Option<String> 
 }
 
 fn list(patterns: &[Pattern]) -> String {
-    let quoted: Vec<_> = patterns.iter().map(|pattern| format!("`{}`", pattern.as_str())).collect();
+    let quoted: Vec<_> =
+        patterns.iter().map(|pattern| format!("`{}`", printable(pattern.as_str()))).collect();
     quoted.join(", ")
 }
 

@@ -192,7 +192,12 @@ impl Driver<'_> {
         };
         let mode =
             if hurried || self.cancel.is_cancelled() { DestroyMode::Kill } else { DestroyMode::Graceful };
-        if let Err(error) = machine.destroy(mode).await {
+        // Who loses patience while the guest powers off gets it killed.
+        let destroyed = tokio::select! {
+            destroyed = machine.destroy(mode) => destroyed,
+            () = self.cancel.cancelled(), if mode == DestroyMode::Graceful => machine.destroy(DestroyMode::Kill).await,
+        };
+        if let Err(error) = destroyed {
             warn!(%error, machine = %machine.id(), "failed to free all that the machine held");
             report.teardown_error = Some(error);
         }

@@ -22,8 +22,9 @@ const MAX_WAITING_BYTES: u32 = 1 << 20;
 /// How often a spinner moves.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Undoes what a step may have done to the terminal: attributes, a hidden cursor, the alternate screen.
-const RESET_TERMINAL: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1049l";
+/// Undoes what a step may have done to the terminal: attributes, a hidden cursor, the alternate screen (1047, since
+/// 1049 would also move the cursor of a terminal that is not in it).
+const RESET_TERMINAL: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1047l";
 
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,13 @@ pub struct Screen {
 enum Piece {
     Output(Vec<u8>),
     Note(String),
-    Busy { who: String, doing: String },
-    Still { who: String },
+    Busy {
+        who: String,
+        doing: String,
+    },
+    Still {
+        who: String,
+    },
     /// Everything before it has been written.
     Flushed(oneshot::Sender<()>),
 }

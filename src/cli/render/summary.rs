@@ -12,7 +12,7 @@ use crate::text::one_line;
 use crate::workflow::{Ending, Report};
 
 /// How many of the console's last lines are shown beside a machine's failure.
-const CONSOLE_LINES: usize = 40;
+const CONSOLE_LINES: usize = 60;
 
 /// And how much of each.
 const CONSOLE_LINE_CHARS: usize = 200;
@@ -171,6 +171,6 @@ mod tests {
     fn only_the_last_lines_of_the_console_are_shown() {
         let tail: String = (0..100).map(|line| format!("{line}\n")).collect();
         let shown = console_lines(tail.as_bytes());
-        assert_eq!((shown.len(), shown.first().map(String::as_str)), (CONSOLE_LINES, Some("60")));
+        assert_eq!((shown.len(), shown.first().map(String::as_str)), (CONSOLE_LINES, Some("40")));
     }
 }

@@ -43,7 +43,8 @@ pub async fn run(context: &Context, arguments: RunArgs) -> Result<Exit, Failure>
         };
         let Prepared { jobs, runtime, secrets } = prepared;
         let labelled = jobs.len() > 1;
-        let runs = Runs { context, screen: &screen, secrets: &secrets, runtime, cancel: cancel.clone(), labelled };
+        let runs =
+            Runs { context, screen: &screen, secrets: &secrets, runtime, cancel: cancel.clone(), labelled };
         runs.all(jobs).await
     }
     .await;
@@ -86,7 +87,8 @@ async fn prepare(
         let trigger = inputs::trigger(&arguments, found)?;
         let selection = select::select(&arguments, found.map(|found| found.root.as_path()), &trigger)?;
         if selection.selected.is_empty() {
-            let mut text = "no workflow matches this event; name one to run it whatever its `when` says".to_owned();
+            let mut text =
+                "no workflow matches this event; name one to run it whatever its `when` says".to_owned();
             for reason in &selection.left_out {
                 text.push_str(&format!("\n  {reason}"));
             }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::bounded::read_text;
 use crate::cli::args::{EventArg, RunArgs};
 use crate::cli::failure::Failure;
 use crate::engine::{GitRef, Secret, Trigger, TriggerKind};
@@ -50,11 +51,7 @@ fn secret_file(name: &str, path: &Path) -> Result<String, Failure> {
     let failed = |what: &dyn std::fmt::Display| {
         Failure::usage(format!("failed to read secret `{name}` from `{}`: {what}", path.display()))
     };
-    let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
-    if metadata.len() > MAX_SECRET_BYTES {
-        return Err(failed(&format_args!("it is larger than {MAX_SECRET_BYTES} bytes")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let text = read_text(path, MAX_SECRET_BYTES).map_err(|error| failed(&error))?;
     // As `$(cat FILE)` has it.
     Ok(text.trim_end_matches('\n').to_owned())
 }

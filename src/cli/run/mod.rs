@@ -3,6 +3,7 @@
 //! [`inputs`] reads flags, [`select`] finds the files, [`prepare`] makes jobs of them, [`execute`]
 //! leads through all of it, [`runs`] runs and shows jobs side by side, [`signals`] turns Ctrl-C into a cancel.
 
+mod bounded;
 mod execute;
 mod inputs;
 mod prepare;

@@ -120,9 +120,10 @@ impl Shared<'_> {
                 Failure::internal(Outcome::HostDiskFull { detail })
             }
             SourceError::Write(_) => Failure::host(with_causes(&error)),
-            SourceError::Git(_) | SourceError::Read { .. } | SourceError::Answer(_) => {
-                Failure::usage(with_causes(&error))
-            }
+            SourceError::Git(_)
+            | SourceError::Read { .. }
+            | SourceError::LinkTooLong { .. }
+            | SourceError::Answer(_) => Failure::usage(with_causes(&error)),
         })?;
         Ok(Some(disk))
     }

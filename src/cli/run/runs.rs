@@ -72,7 +72,8 @@ impl Runs<'_> {
 
     async fn one(&self, job: Job, mask: &Mask) -> Result<Report, Failure> {
         let limits = Limits::of_step(self.context.max_step_log_bytes());
-        let log = LogStore::anonymous(self.context.scratch()?, limits, mask.clone()).map_err(Failure::host)?;
+        let log =
+            LogStore::anonymous(self.context.scratch()?, limits, mask.clone()).map_err(Failure::host)?;
         let (events, event_queue) = mpsc::unbounded_channel();
         let names = job.plan.steps.iter().map(|step| step.name.clone()).collect();
         let workflow = job.plan.name.clone();

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bounded::read_text;
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::engine::{Manifest, Match, Trigger};
+use crate::text::printable;
 
 /// Where Tangled looks for workflows, from the repository's root.
 const WORKFLOWS_DIRECTORY: &str = ".tangled/workflows";
@@ -113,18 +115,15 @@ fn by_name(name: &str, found: &[PathBuf], directory: &Path) -> Result<PathBuf, F
 }
 
 fn parse(path: &Path) -> Result<Selected, Failure> {
-    let shown = path.display().to_string();
+    // git stores any byte in a name.
+    let shown = printable(&path.display().to_string());
     let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("failed to read `{shown}`: {error}"));
-    let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(failed(&format_args!("it is larger than {MAX_FILE_BYTES} bytes")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let text = read_text(path, MAX_FILE_BYTES).map_err(|error| failed(&error))?;
     let manifest =
         Manifest::parse(&shown, &text).map_err(|errors| Failure::usage(errors.render().trim_end()))?;
     Ok(Selected { name: stem(path), manifest })
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_stem().map(|stem| printable(&stem.to_string_lossy())).unwrap_or_default()
 }

@@ -5,10 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::image::spec::SpecError;
+use crate::text::printable;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    #[error("`{name}` is not an image name: {why}; use a plain name such as `tiny`")]
+    #[error("`{}` is not an image name: {why}; use a plain name such as `tiny`", printable(name))]
     InvalidName { name: String, why: &'static str },
     #[error("{}", unknown(name, available, suggestion.as_deref(), looked_in))]
     Unknown { name: String, available: Vec<String>, suggestion: Option<String>, looked_in: Vec<PathBuf> },
@@ -59,6 +60,7 @@ fn unknown(name: &str, available: &[String], suggestion: Option<&str>, looked_in
     };
     let guess = suggestion.map(|guess| format!("did you mean `{guess}`? (")).unwrap_or_default();
     let close = if guess.is_empty() { "" } else { ")" };
+    let name = printable(name);
     format!("unknown image `{name}`; {guess}{there_are}{close}; make one with `creel image build tiny`")
 }
 

@@ -14,19 +14,20 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::evidence::{Evidence, Finding, ProcessEnd, SETTLE, Sign};
 use super::greeting::Greeting;
-use super::keeper::{Keeper, KeeperEnd, KeeperEvent};
+use super::keeper::{Ending, Keeper, KeeperEnd, KeeperEvent};
 use super::launch::QEMU;
 use super::leases::Leases;
 use super::qemu::{Event, Events, Qmp};
 use super::work::WorkTable;
-use crate::agent::{Session, SessionEvent, SessionEvents};
+use crate::agent::{MAX_DETAIL_CHARS, Session, SessionEvent, SessionEvents};
 use crate::host::Exit;
 use crate::runtime::{DestroyMode, ExecRequest, Outcome, OutputChunk, Verdict};
+use crate::text::one_line;
 
 /// How much of the console a verdict carries.
 pub(super) const CONSOLE_TAIL_BYTES: usize = 8192;
@@ -49,9 +50,12 @@ pub(super) enum Request {
     },
     Destroy {
         mode: DestroyMode,
-        reply: oneshot::Sender<Result<(), String>>,
+        reply: Reply,
     },
 }
+
+/// Answers a request to destroy: with what could not be freed.
+type Reply = oneshot::Sender<Result<(), String>>;
 
 /// What a watcher sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +65,11 @@ pub(super) enum State {
     /// The agent has connected and not yet agreed.
     Greeting,
     Ready,
-    /// How it ended (cancelled: it was destroyed), and its console's last bytes.
+    /// How it ended (cancelled: it was destroyed), its console's last bytes, and what could not be freed.
     Gone {
         outcome: Outcome,
         console_tail: Vec<u8>,
+        freed: Result<(), String>,
     },
 }
 
@@ -110,7 +115,7 @@ enum Input {
 
 /// Why the machine goes.
 enum Reason {
-    Asked(DestroyMode, Option<oneshot::Sender<Result<(), String>>>),
+    Asked(DestroyMode, Option<Reply>),
     Ended(Outcome),
 }
 
@@ -195,7 +200,8 @@ impl Driver {
                 self.parts.state.send_replace(State::Ready);
             }
             Input::Greeting(Some(Greeting::Done(Err(error)))) => {
-                self.evidence.add(Sign::AgentClosed { detail: error.to_string() });
+                let detail = one_line(&error.to_string(), MAX_DETAIL_CHARS);
+                self.evidence.add(Sign::AgentClosed { detail });
             }
             Input::Greeting(None) => self.greeting_open = false,
             Input::Session(SessionEvent::WorkEnded { id, end }) => self.work.ended(&id, end),
@@ -228,9 +234,10 @@ impl Driver {
         info!(%outcome, ?mode, "machine ends");
         let early_tail = self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES);
         // Nobody waits for a teardown to learn what is known already.
-        self.work.end_all(session(&self.session), &outcome, &early_tail);
+        self.work.end_all(&outcome, &early_tail);
+        let mut replies: Vec<_> = reply.into_iter().collect();
         if mode == DestroyMode::Graceful {
-            self.power_off().await;
+            replies.extend(self.power_off().await);
         }
         let mut failures = self.end_processes().await;
         // Whatever the guest said last is on the console only now.
@@ -244,8 +251,8 @@ impl Driver {
         if let Err(error) = &result {
             warn!(%error, "failed to free all of the machine");
         }
-        state.send_replace(State::Gone { outcome: outcome.clone(), console_tail });
-        if let Some(reply) = reply {
+        state.send_replace(State::Gone { outcome: outcome.clone(), console_tail, freed: result.clone() });
+        for reply in replies {
             let _ = reply.send(result.clone());
         }
         // Requests that came while it ended.
@@ -274,23 +281,44 @@ impl Driver {
         }
     }
 
-    /// Asks the guest, then QEMU; each has a bounded time to end everything.
-    async fn power_off(&mut self) {
+    /// Asks the guest, then QEMU; each has a bounded time to end everything. Somebody who can't wait for that cuts it
+    /// short, and is returned to be answered.
+    async fn power_off(&mut self) -> Option<Reply> {
         let asked = session(&self.session).is_some_and(|session| session.power_off().is_ok());
-        if asked && self.keeper_ends(self.parts.shutdown_timeout).await {
-            return;
+        if asked {
+            let hurried = self.keeper_ends(self.parts.shutdown_timeout).await;
+            if hurried.is_some() || self.keeper_gone {
+                return hurried;
+            }
         }
         debug!("the guest did not power off");
         // QEMU answers or closes; either way the keeper says whether it ended.
         let _ = self.parts.qmp.execute("quit", None, END_STEP).await;
-        self.keeper_ends(END_STEP).await;
+        self.keeper_ends(END_STEP).await
     }
 
-    async fn keeper_ends(&mut self, bound: Duration) -> bool {
-        let events = &mut self.parts.keeper_events;
-        let gone = async { while let Some(KeeperEvent::ProcessEnded(_)) = events.recv().await {} };
-        self.keeper_gone = self.keeper_gone || timeout(bound, gone).await.is_ok();
-        self.keeper_gone
+    /// Waits until the keeper is gone, for `bound` at most, or until somebody wants the machine killed.
+    async fn keeper_ends(&mut self, bound: Duration) -> Option<Reply> {
+        let until = Instant::now() + bound;
+        let mut handles = true;
+        while !self.keeper_gone {
+            tokio::select! {
+                event = self.parts.keeper_events.recv() => {
+                    self.keeper_gone = !matches!(event, Some(KeeperEvent::ProcessEnded(_)));
+                }
+                request = self.parts.requests.recv(), if handles => match request {
+                    Some(Request::Destroy { mode: DestroyMode::Kill, reply }) => return Some(reply),
+                    // Who asks again learns the rest from the state: its reply is dropped.
+                    Some(Request::Destroy { mode: DestroyMode::Graceful, .. } | Request::Abandon { .. }) => {}
+                    Some(Request::Exec { reply, .. }) => {
+                        let _ = reply.send(Verdict::of(Outcome::Cancelled));
+                    }
+                    None => handles = false,
+                },
+                () = sleep_until(until) => return None,
+            }
+        }
+        None
     }
 }
 
@@ -304,13 +332,18 @@ pub(super) fn sign_of_keeper(event: KeeperEvent) -> Sign {
         KeeperEvent::ProcessEnded(record) if record.name == QEMU => Sign::QemuEnded(record.end.into()),
         KeeperEvent::ProcessEnded(record) => Sign::HelperEnded { name: record.name, end: record.end.into() },
         KeeperEvent::Gone(end) => {
+            let failed = end.done.and_then(|done| match done.ending {
+                Ending::StartFailed { process, error } => Some(format!("{process} did not start: {error}")),
+                _ => None,
+            });
             let how = match end.exit {
                 Some(Exit::Code(code)) => format!("exit status {code}"),
                 Some(Exit::Signal(signal)) => format!("signal {signal}"),
                 None => "unknown".to_owned(),
             };
             let said = end.message.trim();
-            Sign::KeeperGone { how: if said.is_empty() { how } else { format!("{how}: {said}") } }
+            let how = if said.is_empty() { how } else { format!("{how}: {said}") };
+            Sign::KeeperGone { how: failed.unwrap_or(how) }
         }
     }
 }

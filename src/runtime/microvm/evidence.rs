@@ -150,7 +150,12 @@ impl Evidence {
             (Some(end), _) if self.qmp_closed || matches!(end, ProcessEnd::FailedToStart(_)) => {
                 Some(qemu_outcome(end))
             }
-            (None, Some(how)) => Some(Outcome::internal(format_args!("the machine's keeper ended: {how}"))),
+            (None, Some(how)) => Some(match &self.helper {
+                Some((name, end)) => Outcome::MachineCrashed {
+                    cause: CrashCause::HelperEnded { name: name.clone(), how: format!("{end}; {how}") },
+                },
+                None => Outcome::internal(format_args!("the machine's keeper ended: {how}")),
+            }),
             _ => None,
         }
     }

@@ -27,10 +27,21 @@ impl MicroVmMachine {
         let _ = state.wait_for(|state| matches!(state, State::Gone { .. })).await.map(drop);
         let state = state.borrow();
         match &*state {
-            State::Gone { outcome, console_tail } => {
+            State::Gone { outcome, console_tail, .. } => {
                 Verdict { console_tail: Some(console_tail.clone()), ..Verdict::of(outcome.clone()) }
             }
             _ => Verdict::of(Outcome::internal("the machine's task ended without a verdict")),
+        }
+    }
+
+    /// What its task says of the leases, once it has ended.
+    async fn freed(&self) -> Result<(), String> {
+        let mut state = self.state.clone();
+        let gone = async { state.wait_for(|state| matches!(state, State::Gone { .. })).await.map(drop) };
+        let _ = timeout(DESTROY_BOUND, gone).await;
+        match &*self.state.borrow() {
+            State::Gone { freed, .. } => freed.clone(),
+            _ => Err(format!("machine {} did not end within {DESTROY_BOUND:?}", self.id)),
         }
     }
 
@@ -79,12 +90,12 @@ impl Machine for MicroVmMachine {
     async fn destroy(&self, mode: DestroyMode) -> Result<(), String> {
         let (reply, result) = oneshot::channel();
         if self.requests.send(Request::Destroy { mode, reply }).await.is_err() {
-            return Ok(());
+            return self.freed().await;
         }
         match timeout(DESTROY_BOUND, result).await {
             Ok(Ok(result)) => result,
-            // Its task ended on its own meanwhile, and freed everything.
-            Ok(Err(_)) => Ok(()),
+            // Its task was ending already.
+            Ok(Err(_)) => self.freed().await,
             Err(_) => Err(format!("machine {} did not end within {DESTROY_BOUND:?}", self.id)),
         }
     }

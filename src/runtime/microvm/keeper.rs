@@ -242,7 +242,8 @@ impl Keeper {
     }
 
     fn history(&self, name: &str) -> Result<ConsoleHistory, ConsoleError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // A taken-over QEMU may have put a FIFO in its place, which must not be waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = openat(&self.directory, name, flags, Mode::empty());
         ConsoleHistory::read(file.map_err(|error| ConsoleError::Read(error.into()))?)
     }

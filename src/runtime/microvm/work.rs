@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::agent::{ExecEnd, Session};
+use crate::agent::{ExecEnd, Session, StartError};
 use crate::runtime::{ExecRequest, Outcome, OutputChunk, Usage, Verdict};
+
+/// The code of a program that could not be started, as a shell has it.
+const NOT_STARTED: i32 = 127;
 
 /// Work by id; each is answered once.
 #[derive(Debug, Default)]
@@ -39,15 +42,19 @@ impl WorkTable {
         reply: oneshot::Sender<Verdict>,
     ) {
         let (id, deadline) = (request.id.clone(), request.deadline);
-        let begun = match session {
-            Some(session) => session.begin(request, output).map_err(|error| error.to_string()),
-            None => Err("the machine has no agent".to_owned()),
-        };
+        // Without an agent the machine is about to end, and why is not known yet: the work waits for that verdict.
+        let begun = session.map_or(Err(StartError::Closed), |session| session.begin(request, output));
         match begun {
-            Ok(()) => {
+            Ok(()) | Err(StartError::Closed) => {
                 self.pending.insert(id, Pending { reply, started: Instant::now(), deadline });
             }
-            Err(why) => drop(reply.send(Verdict::of(Outcome::internal(why)))),
+            Err(error @ StartError::TooLarge { .. }) => {
+                let verdict = Verdict::of(Outcome::Exited { code: NOT_STARTED });
+                let _ = reply.send(Verdict { detail: Some(error.to_string()), ..verdict });
+            }
+            Err(error @ (StartError::Duplicate(_) | StartError::NoSourceDisk)) => {
+                let _ = reply.send(Verdict::of(Outcome::internal(error)));
+            }
         }
     }
 
@@ -77,10 +84,9 @@ impl WorkTable {
         }
     }
 
-    /// The machine has ended under all of them.
-    pub(super) fn end_all(&mut self, session: Option<&Session>, outcome: &Outcome, console_tail: &[u8]) {
-        for (id, work) in self.pending.drain() {
-            forget(session, &id);
+    /// The machine has ended under all of them. Output that has arrived is still delivered: it ends with the session.
+    pub(super) fn end_all(&mut self, outcome: &Outcome, console_tail: &[u8]) {
+        for (_, work) in self.pending.drain() {
             work.answer(outcome.clone(), Some(console_tail.to_vec()));
         }
     }

@@ -25,6 +25,8 @@ pub enum SourceError {
     Read { path: PathBuf, source: io::Error },
     #[error("failed to write the source disk: {0}")]
     Write(#[source] io::Error),
+    #[error("link `{}` of the commit has a target of {size} bytes, over the limit of 4096", path.display())]
+    LinkTooLong { path: PathBuf, size: u64 },
     #[error("`git {0}` gave an answer that creel does not understand")]
     Answer(&'static str),
 }
@@ -94,6 +96,9 @@ impl TreeEntry {
 
 const SYMLINK_MODE: u32 = 0o120_000;
 
+/// PATH_MAX (limits.h): no longer link can be made, and a commit may claim any.
+const MAX_LINK_BYTES: u64 = 4096;
+
 fn head(repository: &Repository, builder: &mut Builder) -> Result<u64, SourceError> {
     let root = &repository.root;
     let commit = repository.commit.as_deref().ok_or_else(|| GitError::NoCommit(root.clone()))?;
@@ -149,6 +154,9 @@ fn add_entry(
     }
     let size = blob_size(answers)?;
     if entry.mode == SYMLINK_MODE {
+        if size > MAX_LINK_BYTES {
+            return Err(SourceError::LinkTooLong { path: entry.path.clone(), size });
+        }
         let target = blob(answers, size)?;
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_mode(0o777);
