@@ -97,3 +97,13 @@ fn every_command_line_in_the_docs_is_one_that_creel_takes() {
     }
     assert!(seen > 5, "the docs show commands");
 }
+
+#[test]
+fn every_setting_is_documented() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    for key in creel::config::KEYS {
+        let row = format!("| `{}.{}` | `{}` |", key.section, key.name, key.variable());
+        assert!(text.contains(&row), "docs/configuration.md lacks the row {row}");
+    }
+}

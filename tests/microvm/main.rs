@@ -12,6 +12,7 @@ mod console;
 mod crowd;
 mod deadlines;
 mod disk_full;
+mod documents;
 mod guest_ends;
 mod json;
 mod ordinary_user;

@@ -102,3 +102,18 @@ fn a_reader_that_goes_away_ends_the_run_and_leaves_nothing() {
     assert_eq!(ended.text(), "line\n", "{}", ended.said());
     ended.expect_stderr("cancelled");
 }
+
+#[test]
+fn a_reader_that_does_not_read_holds_up_neither_the_deadline_nor_the_end() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let mut creel = sandbox.workflow(&workflow(TINY, &[("endless", "while :; do echo line; done")]));
+    creel.args(["--timeout", "10s"]);
+    let mut shell = Command::new("sh");
+    sandbox.settle_in(&mut shell);
+    // Were creel held up until the reader goes, it would end by the closed pipe: as cancelled, with 130.
+    let script = "{ \"$@\"; echo \"code $?\" >&2; } | sleep 20";
+    shell.args(["-c", script, "sh"]).arg(creel.get_program()).args(creel.get_args());
+    let ended = Run::start(shell).finish();
+    ended.expect_stderr("code 124");
+}
