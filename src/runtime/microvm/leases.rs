@@ -12,7 +12,7 @@ use super::runtime::Settings;
 use super::vsock::{GuestEnd, Vsocks};
 use crate::agent::Hub;
 use crate::host::tmpfile::read_only;
-use crate::image::{Image, ImageError, VolumeError, VolumeTemplates};
+use crate::image::{Arch, Image, ImageError, VolumeError, VolumeTemplates};
 use crate::runtime::{MachineId, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
 
@@ -58,6 +58,8 @@ enum PrepareError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error("image `{image}` is for {arch}, and this host is {host}: run it on a host that is, or build it here")]
+    Arch { image: String, arch: Arch, host: Arch },
     #[error("failed to open image `{image}`: `{}`: {source}", path.display())]
     Open { image: String, path: PathBuf, source: std::io::Error },
     #[error("failed to make what the machine needs: {0}")]
@@ -117,6 +119,10 @@ impl Preparation {
     fn acquire(self) -> Result<Prepared, PrepareError> {
         let Self { settings, run_dir, vsocks, hub, id, image, source } = self;
         let image = settings.images.resolve(&image)?;
+        if image.spec.arch != settings.qemu.arch {
+            let (arch, host) = (image.spec.arch, settings.qemu.arch);
+            return Err(PrepareError::Arch { image: image.name, arch, host });
+        }
         let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
             File::open(path).map(OwnedFd::from).map_err(|source| PrepareError::Open {
                 image: image.name.clone(),

@@ -73,8 +73,7 @@ pub(super) async fn set_up(
 
     phases.start(Phase::Spawn);
     let Prepared { leases, disks, qmp_path, guest_end, agent_listener } = prepared;
-    let started = start(runtime, &leases, (disks, guest_end), accel, &size)?;
-    let Started { keeper, mut keeper_events } = started;
+    let Started { keeper, mut keeper_events } = start(runtime, &leases, (disks, guest_end), accel, &size)?;
     // The agent is awaited from the start: on a quick machine it comes before QMP's greeting is read.
     let parameters = InitParameters { job_id: workflow_id, ..InitParameters::default() };
     let greetings = greet(agent_listener, parameters, runtime.settings().agent_timeout);
