@@ -1,6 +1,7 @@
 # make demo      set up, build, and run a workflow in a microVM
 # make test      set up, and run every test
 # make kit       build the kit: kernel, modules, agent, keeper, vsock helper
+# make test-kvm-host   run creel on a real KVM host, booted for it
 # make deny      licences, bans and sources of the dependencies
 # make install   install below $(DESTDIR)$(prefix)
 
@@ -21,7 +22,7 @@ cargo_deny := $(target)/tools/bin/cargo-deny
 static_dir := $(target)/static
 static_programs := $(static_dir)/$(host_triple)/static
 
-.PHONY: demo build kit setup test deny install clean
+.PHONY: demo build kit setup test test-kvm-host deny install clean
 
 demo: kit
 	$(creel) image build tiny
@@ -49,6 +50,10 @@ test: kit
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	CREEL_KIT__DIR=$(abspath $(kit)) CREEL_TEST_PROGRAM=$(abspath $(creel)) \
 		CREEL_TEST_KEEPER=$(abspath $(kit))/bin/creel-keeper cargo test --locked --workspace
+
+# A KVM host booted as a fixture: KVM, kernel vsock and cgroup v2 are real there. Minutes, and 4 GiB of memory.
+test-kvm-host: kit
+	tests/kvm-host/run
 
 deny: $(cargo_deny)
 	$(cargo_deny) check bans licenses sources

@@ -272,7 +272,8 @@ impl Reader {
 fn source_end(result: creel_proto::agent::SourceUnpackResult, wall: std::time::Duration) -> ExecEnd {
     let usage = Usage { wall, ..Usage::default() };
     if result.error.is_empty() {
-        let detail = format!("unpacked {} files, {} bytes", result.files, result.bytes);
+        let files = if result.files == 1 { "file" } else { "files" };
+        let detail = format!("unpacked {} {files}, {} bytes", result.files, result.bytes);
         return ExecEnd { outcome: Outcome::Exited { code: 0 }, detail: Some(detail), usage };
     }
     // As a clone that fails: the step's own doing (a destination that can't be written, a full disk

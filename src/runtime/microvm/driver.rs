@@ -228,10 +228,15 @@ impl Driver {
 
     async fn end(mut self, reason: Reason) {
         let (outcome, mode, reply) = match reason {
-            Reason::Asked(mode, reply) => (Outcome::Cancelled, mode, reply),
-            Reason::Ended(outcome) => (outcome, DestroyMode::Kill, None),
+            Reason::Asked(mode, reply) => {
+                info!(?mode, "machine is told to end");
+                (Outcome::Cancelled, mode, reply)
+            }
+            Reason::Ended(outcome) => {
+                info!(%outcome, "machine has ended");
+                (outcome, DestroyMode::Kill, None)
+            }
         };
-        info!(%outcome, ?mode, "machine ends");
         let early_tail = self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES);
         // Nobody waits for a teardown to learn what is known already.
         self.work.end_all(&outcome, &early_tail);

@@ -58,7 +58,9 @@ enum PrepareError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    #[error("image `{image}` is for {arch}, and this host is {host}: run it on a host that is, or build it here")]
+    #[error(
+        "image `{image}` is for {arch}, and this host is {host}: run it on a host that is, or build it here"
+    )]
     Arch { image: String, arch: Arch, host: Arch },
     #[error("failed to open image `{image}`: `{}`: {source}", path.display())]
     Open { image: String, path: PathBuf, source: std::io::Error },
