@@ -89,9 +89,12 @@ impl Vsocks {
 
 fn listen(port: u32) -> io::Result<Hub> {
     let mut listener = KernelListener::bind(port).map_err(|error| {
+        let needs = match error.kind() {
+            io::ErrorKind::AddrInUse => "another creel of this host serves it: end that one",
+            _ => "the kernel transport needs the module vhost_vsock and CAP_NET_BIND_SERVICE",
+        };
         let text = format!(
-            "failed to listen on vsock port {port}: {error}; the kernel transport needs the module vhost_vsock, \
-             CAP_NET_BIND_SERVICE, and to be alone on its port; or set `machine.transport` to \"hybrid\""
+            "failed to listen on vsock port {port}: {error}; {needs}, or set `machine.transport` to \"hybrid\""
         );
         io::Error::new(error.kind(), text)
     })?;
