@@ -85,10 +85,11 @@ impl Driver<'_> {
             batch: Vec::new(),
             deadline: job.deadline,
         };
-        match self.setup(request, &mut report.phases).await {
+        let setup = self.setup(request, &mut report.phases).await;
+        report.setup = self.started.elapsed();
+        match setup {
             Err(error) => report.ending = Ending::SetupFailed(error),
             Ok(machine) => {
-                report.setup = self.started.elapsed();
                 for step in job.plan.steps {
                     let step = self.step(&*machine, &job.workflow_id, step, job.deadline).await;
                     let failed = !step.verdict.outcome.is_success();

@@ -73,7 +73,7 @@ pub fn text(report: &Report, palette: Palette) -> String {
     let phases: Vec<String> =
         report.phases.iter().map(|(phase, took)| format!("{} {}", phase.label(), seconds(*took))).collect();
     if !phases.is_empty() {
-        lines.push(row("setup", report.phases.iter().map(|(_, took)| *took).sum(), &phases.join(", ")));
+        lines.push(row("setup", report.setup, &phases.join(", ")));
     }
     for step in &report.steps {
         let text = match &step.verdict {
