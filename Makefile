@@ -53,6 +53,7 @@ test: kit
 
 # A KVM host booted as a fixture: KVM, kernel vsock and cgroup v2 are real there. Minutes, and 4 GiB of memory.
 test-kvm-host: kit
+	scripts/setup --kvm-host
 	tests/kvm-host/run
 
 deny: $(cargo_deny)
