@@ -34,7 +34,7 @@ pub struct Global {
     /// Configuration file [default: /etc/creel/creel.toml as root, else $XDG_CONFIG_HOME/creel/creel.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Say more: -v what creel does, -vv everything
+    /// Say more: -v what creel does, -vv how, -vvv everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
