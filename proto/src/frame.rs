@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::agent::{ExecExit, ExecStdout};
+    use crate::agent::{ExecCancel, ExecExit, ExecSignal, ExecStdout, OpenDebugShell, PtyData, PtyResize};
     use crate::payload::Payload;
 
     fn stdout(id: &str, raw: Vec<u8>) -> Envelope {
@@ -162,6 +162,55 @@ mod tests {
             }
             prop_assert_eq!(received, sent);
             prop_assert!(input.is_empty());
+        }
+
+        #[test]
+        fn what_ends_execs_and_drives_terminals_survives_the_wire(
+            id in "[ -~]{1,40}",
+            numbers in any::<(u32, u32)>(),
+            typed in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let (one, two) = numbers;
+            let payloads: [Payload; 4] = [
+                ExecSignal { signal: one }.into(),
+                ExecCancel { grace_ms: two }.into(),
+                PtyData { data: typed.into() }.into(),
+                PtyResize { rows: one, cols: two }.into(),
+            ];
+            for payload in payloads {
+                let sent = Envelope::new(id.clone(), payload);
+                let mut input = BytesMut::from(&encoded(sent.clone())[..]);
+                prop_assert_eq!(FrameCodec.decode(&mut input).unwrap(), Some(sent));
+                prop_assert!(input.is_empty());
+            }
+        }
+
+        /// Frames whose bodies are almost messages: right tags, wrong rest.
+        #[test]
+        fn damaged_messages_decode_or_fail_but_never_panic(
+            typed in proptest::collection::vec(any::<u8>(), 0..60),
+            numbers in any::<(u32, u32)>(),
+            damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let (one, two) = numbers;
+            let payloads: [Payload; 4] = [
+                ExecSignal { signal: one }.into(),
+                ExecCancel { grace_ms: two }.into(),
+                PtyData { data: typed.into() }.into(),
+                OpenDebugShell { vsock_port: one, term: "xterm".into(), rows: two, cols: one }.into(),
+            ];
+            for payload in payloads {
+                let mut frame = encoded(Envelope::new("id", payload));
+                for (place, byte) in &damage {
+                    let place = place.index(frame.len());
+                    // The length says how long to wait, and is not what is tried here.
+                    if place >= 4 {
+                        frame[place] = *byte;
+                    }
+                }
+                let mut input = BytesMut::from(&frame[..]);
+                while let Ok(Some(_)) = FrameCodec.decode(&mut input) {}
+            }
         }
 
         #[test]

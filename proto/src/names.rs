@@ -32,6 +32,10 @@ pub mod ids {
     pub const BUILT_PATHS: &str = "built-paths";
     /// `creel.source.1`.
     pub const SOURCE: &str = "source";
+    /// `creel.resume.1`.
+    pub const RESUME: &str = "resume";
+    /// `creel.heartbeat.1`.
+    pub const HEARTBEAT: &str = "heartbeat";
 }
 
 /// creel's extensions of version 1. A side uses one only when both have named it.
@@ -40,6 +44,16 @@ pub mod extensions {
     pub const OUTPUT_1: &str = "creel.output.1";
     /// The source disk and its unpacking.
     pub const SOURCE_1: &str = "creel.source.1";
+    /// Signals to execs, and their cancellation.
+    pub const SIGNAL_1: &str = "creel.signal.1";
+    /// Execs with input, terminals and credit for each stream, known by their ids across connections.
+    pub const EXEC_2: &str = "creel.exec.2";
+    /// A new connection goes on where the last one broke, if it can prove who it is.
+    pub const RESUME_1: &str = "creel.resume.1";
+    /// Pings, to tell an agent that is busy from one that is gone.
+    pub const HEARTBEAT_1: &str = "creel.heartbeat.1";
+    /// File trees in and out as tar archives.
+    pub const FILES_1: &str = "creel.files.1";
 }
 
 /// What a guest finds by virtio-blk serial (`/sys/block/<dev>/serial`, at most 20 bytes: virtio 1.2,

@@ -117,6 +117,16 @@ payloads! {
     PtyResize = pty_resize,
     SourceUnpack = source_unpack,
     SourceUnpackResult = source_unpack_result,
+    ExecSignal = exec_signal,
+    ExecCancel = exec_cancel,
+    ExecState = exec_state,
+    ExecInput = exec_input,
+    ExecWindow = exec_window,
+    ExecForget = exec_forget,
+    ResumeChallenge = resume_challenge,
+    ResumeProof = resume_proof,
+    Ping = ping,
+    Pong = pong,
 }
 
 #[cfg(test)]
@@ -140,5 +150,41 @@ mod tests {
         let envelope = Envelope::new("poweroff", agent::Poweroff {});
         assert_eq!(envelope.payload.name(), "poweroff");
         assert_eq!(Envelope::try_from(Message::from(envelope.clone())), Ok(envelope));
+    }
+
+    /// Other agents and hosts were built with these numbers: `field << 3 | 2` as a varint, then the message's length.
+    #[test]
+    fn the_numbers_of_what_ends_an_exec_stay() {
+        let body = |payload: Payload| Message::from(Envelope::new("x", payload)).encode_to_vec();
+        let signal = agent::ExecSignal { signal: 15 };
+        assert_eq!(body(signal.into()), [b"\x0a\x01x".as_slice(), &[0xd2, 0x3e, 2, 8, 15]].concat());
+        let cancel = agent::ExecCancel { grace_ms: 2000 };
+        assert_eq!(body(cancel.into()), [b"\x0a\x01x".as_slice(), &[0xda, 0x3e, 3, 8, 0xd0, 0x0f]].concat());
+    }
+    /// Of the extensions that came later: the payload's number, and those of its fields.
+    #[test]
+    fn the_numbers_of_credit_resume_and_heartbeat_stay() {
+        let body =
+            |payload: Payload| Message::from(Envelope::new("x", payload)).encode_to_vec()[3..].to_vec();
+        let state = agent::ExecState { input_written: 1, input_limit: 2, input_closed: true };
+        assert_eq!(body(state.into()), [0xe2, 0x3e, 6, 8, 1, 16, 2, 24, 1]);
+        let input = agent::ExecInput { offset: 1, data: vec![7].into(), end: true };
+        assert_eq!(body(input.into()), [0xea, 0x3e, 7, 8, 1, 18, 1, 7, 24, 1]);
+        let window = agent::ExecWindow {
+            stdout_acknowledged: 1,
+            stderr_acknowledged: 2,
+            stdout_limit: 3,
+            stderr_limit: 4,
+        };
+        assert_eq!(body(window.into()), [0xf2, 0x3e, 8, 8, 1, 16, 2, 24, 3, 32, 4]);
+        assert_eq!(body(agent::ExecForget {}.into()), [0xfa, 0x3e, 0]);
+        let nonce = vec![7].into();
+        assert_eq!(body(agent::ResumeChallenge { nonce }.into()), [0x82, 0x3f, 3, 10, 1, 7]);
+        let hmac = vec![7].into();
+        assert_eq!(body(agent::ResumeProof { hmac }.into()), [0x8a, 0x3f, 3, 10, 1, 7]);
+        assert_eq!(body(agent::Ping { sequence: 5 }.into()), [0x92, 0x3f, 2, 8, 5]);
+        assert_eq!(body(agent::Pong { sequence: 5 }.into()), [0x9a, 0x3f, 2, 8, 5]);
+        let output = agent::ExecStdout { raw: vec![7].into(), offset: 1, end: true, ..Default::default() };
+        assert_eq!(body(output.into()), [0x2a, 10, 0xc2, 0x3e, 1, 7, 0xc8, 0x3e, 1, 0xd0, 0x3e, 1]);
     }
 }
