@@ -1,19 +1,24 @@
 //! Where the host is, and how to reach it.
 
 use std::env::{self, VarError};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use creel_proto::names::DEFAULT_AGENT_PORT;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_vsock::{VsockAddr, VsockStream};
 
 use crate::cmdline::{Cmdline, CmdlineError};
+use crate::sys;
 
 /// The host, as seen from any guest (vsock(7)).
 const HOST_CID: u32 = 2;
@@ -78,6 +83,22 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The same host at another port. Beside a unix socket the ports are sockets too, named as hybrid vsock names them
+    /// (`<path>_<port>`, Firecracker's docs/vsock.md).
+    #[must_use]
+    pub fn at_port(&self, port: u32) -> Self {
+        match self {
+            Self::Vsock { cid, .. } => Self::Vsock { cid: *cid, port },
+            Self::Unix(path) => {
+                let mut path = path.as_os_str().to_owned();
+                path.push(format!("_{port}"));
+                Self::Unix(path.into())
+            }
+        }
+    }
+}
+
 fn variable(name: &'static str) -> Result<Option<u32>, EndpointError> {
     let value = match env::var(name) {
         Ok(value) => value,
@@ -91,19 +112,91 @@ fn variable(name: &'static str) -> Result<Option<u32>, EndpointError> {
     }
 }
 
-/// A connection to the host.
-pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection to the host, closed when both halves are dropped.
+#[derive(Debug)]
+pub struct Connection {
+    pub reader: Reader,
+    pub writer: Writer,
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+/// What the host says.
+#[derive(Debug)]
+pub enum Reader {
+    Vsock(VsockStream),
+    Unix(UnixStream),
+}
+
+/// What is said to the host. A descriptor of its own, since tokio-vsock does not write several parts at once (writev(2)),
+/// and a copy of all output would be the price.
+#[derive(Debug)]
+pub struct Writer(AsyncFd<File>);
+
+impl Connection {
+    fn new(reader: Reader) -> io::Result<Self> {
+        let descriptor = match &reader {
+            Reader::Vsock(stream) => stream.as_fd(),
+            Reader::Unix(stream) => stream.as_fd(),
+        };
+        let descriptor = descriptor.try_clone_to_owned()?;
+        let writer = Writer(sys::watched(descriptor.into(), Interest::WRITABLE)?);
+        Ok(Self { reader, writer })
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Vsock(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = std::task::ready!(self.0.poll_write_ready(context))?;
+            match ready.try_io(|socket| Ok(rustix::io::writev(socket.get_ref(), parts)?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(rustix::net::shutdown(self.0.get_ref(), rustix::net::Shutdown::Write)?))
+    }
+}
 
 /// Dials once.
-pub async fn dial(endpoint: &Endpoint) -> io::Result<Box<dyn Connection>> {
+pub async fn dial(endpoint: &Endpoint) -> io::Result<Connection> {
     let connection = async {
-        Ok(match endpoint {
+        Connection::new(match endpoint {
             Endpoint::Vsock { cid, port } => {
-                Box::new(VsockStream::connect(VsockAddr::new(*cid, *port)).await?) as Box<dyn Connection>
+                Reader::Vsock(VsockStream::connect(VsockAddr::new(*cid, *port)).await?)
             }
-            Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Endpoint::Unix(path) => Reader::Unix(UnixStream::connect(path).await?),
         })
     };
     timeout(DIAL_LIMIT, connection).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -112,6 +205,13 @@ pub async fn dial(endpoint: &Endpoint) -> io::Result<Box<dyn Connection>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_port_is_the_same_host_s() {
+        let vsock = Endpoint::Vsock { cid: 2, port: 824 };
+        assert_eq!(vsock.at_port(9), Endpoint::Vsock { cid: 2, port: 9 });
+        assert_eq!(Endpoint::Unix("/run/x".into()).at_port(9), Endpoint::Unix("/run/x_9".into()));
+    }
 
     #[test]
     fn addresses_are_told_apart() {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use creel_agent::args::{Args, USAGE};
-use creel_agent::{VERSION, init, log, service};
+use creel_agent::{VERSION, files, init, log, service};
 
 fn main() -> ExitCode {
     let args = Args::parse(std::env::args().skip(1));
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Ok(Args::Files(work)) => files::run(&work),
         Ok(Args::Version) => {
             println!("creel-agent {VERSION}");
             ExitCode::SUCCESS

@@ -30,8 +30,8 @@ pub async fn version(reaper: &Reaper) -> Option<String> {
     let argv = [nix.to_owned(), "--version".to_owned()];
     // Without a HOME Nix would look one up by NSS.
     let env = [("HOME".to_owned(), "/".to_owned())];
-    let program = Program { argv: &argv, env: &env, directory: Path::new("/"), identity: None };
-    let running = spawn(reaper, &program).ok()?;
+    let program = Program { argv: &argv, env: &env, directory: Path::new("/"), identity: None, cgroup: None };
+    let running = spawn(reaper, program, false).ok()?;
     let mut said = Vec::new();
     let read = async {
         // Too long is as good as unreadable.

@@ -1,19 +1,24 @@
-//! The one queue of messages to the host, and the one place that writes them.
+//! What goes to the host on one connection, and the one place that writes it.
 //!
-//! The queue is bounded: when the host reads slowly, it fills, senders wait, pipes fill, and the programs in
-//! the guest write slower. When the session is over, sending fails, and the sender goes on without it.
+//! Messages go first, in their order: they are short and few, and a ping among them must not wait for output. Output is not
+//! queued here. An exec that has some says so once, and is asked for one frame whenever its turn comes, so that one that
+//! floods takes no more of the connection than any other.
 
-use creel_proto::{Envelope, FrameCodec, FrameError, Payload};
-use futures_util::SinkExt as _;
-use tokio::io::AsyncWrite;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::codec::FramedWrite;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many messages wait for the host at most.
-pub const QUEUE_MESSAGES: usize = 256;
+use creel_proto::{Envelope, FrameError, Payload};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, oneshot};
 
-/// Messages are written together up to this many bytes: two full chunks of output reach it.
-const WRITE_BYTES: usize = 63 << 10;
+use crate::batch::Batch;
+use crate::exec::Exec;
+
+/// Frames of output that are written together at most: what comes meanwhile waits for them.
+const FRAMES_PER_WRITE: usize = 4;
+
+/// Messages that wait before no more requests are taken.
+const WAITING_MESSAGES: usize = 256;
 
 /// The session is over; nobody will receive anything more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,54 +31,135 @@ struct Outgoing {
     flushed: Option<oneshot::Sender<()>>,
 }
 
-/// Where tasks put their messages.
+/// Where tasks put their messages, and execs say that they have something. Once the session is over it takes nothing.
 #[derive(Debug, Clone)]
-pub struct Outbox {
-    queue: mpsc::Sender<Outgoing>,
+pub struct Outbox(Arc<Shared>);
+
+/// The other end. Dropped, the session is over.
+#[derive(Debug)]
+pub struct Writer(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queues: Mutex<Queues>,
+    filled: Notify,
+    emptied: Notify,
 }
 
-/// The queue's other end.
-#[derive(Debug)]
-pub struct Writer {
-    queue: mpsc::Receiver<Outgoing>,
+#[derive(Debug, Default)]
+struct Queues {
+    messages: VecDeque<Outgoing>,
+    /// Each at most once.
+    ready: VecDeque<Arc<Exec>>,
+    over: bool,
+}
+
+impl Shared {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, outgoing: Outgoing) {
+        let mut queues = self.queues();
+        if !queues.over {
+            queues.messages.push_back(outgoing);
+            self.filled.notify_one();
+        }
+    }
 }
 
 pub fn outbox() -> (Outbox, Writer) {
-    let (sender, receiver) = mpsc::channel(QUEUE_MESSAGES);
-    (Outbox { queue: sender }, Writer { queue: receiver })
+    let shared = Arc::<Shared>::default();
+    (Outbox(Arc::clone(&shared)), Writer(shared))
 }
 
 impl Outbox {
-    /// Waits for a place in the queue.
-    pub async fn send(&self, id: &str, payload: impl Into<Payload>) -> Result<(), SessionOver> {
-        let outgoing = Outgoing { envelope: Envelope::new(id, payload), flushed: None };
-        self.queue.send(outgoing).await.map_err(|_| SessionOver)
+    /// Does not wait: whoever makes messages of requests waits in [`Self::room`] before it takes the next one.
+    pub fn send(&self, id: &str, payload: impl Into<Payload>) {
+        self.0.push(Outgoing { envelope: Envelope::new(id, payload), flushed: None });
     }
 
     /// Also waits until the message has been written to the connection.
     pub async fn send_and_flush(&self, id: &str, payload: impl Into<Payload>) -> Result<(), SessionOver> {
         let (flushed, written) = oneshot::channel();
-        let outgoing = Outgoing { envelope: Envelope::new(id, payload), flushed: Some(flushed) };
-        self.queue.send(outgoing).await.map_err(|_| SessionOver)?;
+        self.0.push(Outgoing { envelope: Envelope::new(id, payload), flushed: Some(flushed) });
         written.await.map_err(|_| SessionOver)
+    }
+
+    /// Waits while the host does not take what waits for it.
+    pub async fn room(&self) {
+        loop {
+            let emptied = self.0.emptied.notified();
+            if self.0.queues().messages.len() < WAITING_MESSAGES {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// The exec has something to send and has not said so since it was asked last.
+    pub fn ready(&self, exec: Arc<Exec>) {
+        let mut queues = self.0.queues();
+        if !queues.over {
+            queues.ready.push_back(exec);
+            self.0.filled.notify_one();
+        }
     }
 }
 
 impl Writer {
-    /// Writes until the connection fails, or until the last [`Outbox`] is gone.
-    pub async fn run(mut self, connection: impl AsyncWrite + Unpin) -> Result<(), FrameError> {
-        let mut frames = FramedWrite::new(connection, FrameCodec);
-        frames.set_backpressure_boundary(WRITE_BYTES);
-        while let Some(outgoing) = self.queue.recv().await {
-            frames.feed(outgoing.envelope).await?;
-            if outgoing.flushed.is_some() || self.queue.is_empty() {
-                frames.flush().await?;
+    /// Writes until the connection fails.
+    pub async fn run(self, mut connection: impl AsyncWrite + Unpin) -> Result<(), FrameError> {
+        let mut batch = Batch::default();
+        let mut flushed = Vec::new();
+        loop {
+            let filled = self.0.filled.notified();
+            if !self.collect(&mut batch, &mut flushed)? {
+                filled.await;
+                continue;
             }
-            if let Some(waiting) = outgoing.flushed {
+            connection.write_all_buf(&mut batch).await?;
+            connection.flush().await?;
+            for waiting in flushed.drain(..) {
+                let waiting: oneshot::Sender<()> = waiting;
                 // Whoever waited may have given up.
                 let _ = waiting.send(());
             }
         }
-        Ok(())
+    }
+
+    /// Puts together what is written next; whether there is anything.
+    fn collect(&self, batch: &mut Batch, flushed: &mut Vec<oneshot::Sender<()>>) -> Result<bool, FrameError> {
+        let mut anything = false;
+        let messages = std::mem::take(&mut self.0.queues().messages);
+        for Outgoing { envelope, flushed: waiting } in messages {
+            batch.put(envelope)?;
+            flushed.extend(waiting);
+            anything = true;
+        }
+        if anything {
+            self.0.emptied.notify_waiters();
+        }
+        for _ in 0..FRAMES_PER_WRITE {
+            let Some(exec) = self.0.queues().ready.pop_front() else { break };
+            anything = true;
+            if exec.write_next(batch)? {
+                self.0.queues().ready.push_back(exec);
+            }
+        }
+        batch.close();
+        Ok(anything)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut queues = self.0.queues();
+        queues.over = true;
+        let (messages, ready) = (std::mem::take(&mut queues.messages), std::mem::take(&mut queues.ready));
+        drop(queues);
+        // Outside of the lock: the last handle of an exec may be among them.
+        drop((messages, ready));
+        self.0.emptied.notify_waiters();
     }
 }

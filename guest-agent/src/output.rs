@@ -1,10 +1,8 @@
-//! Output of a program as messages. Pure: bytes in, payloads out.
+//! Output of a program as text, for a plain version-1 host. Pure: bytes in, payloads out.
 //!
-//! With `creel.output.1` the bytes go as they are, each chunk with its offset in the stream. A plain
-//! version-1 host gets text: a UTF-8 sequence that a chunk border cut in two is put together again, and
-//! only bytes that are wrong in any case are replaced.
+//! A UTF-8 sequence that a chunk border cut in two is put together again, and only bytes that are wrong in any case are
+//! replaced. With `creel.output.1` the bytes go as they are ([`crate::batch`]).
 
-use bytes::Bytes;
 use creel_proto::Payload;
 use creel_proto::agent::{ExecStderr, ExecStdout};
 
@@ -24,66 +22,35 @@ pub enum OutputForm {
     Text,
 }
 
-/// Turns one stream's chunks, in order, into payloads.
+/// Turns one stream's chunks, in order, into messages with text.
 #[derive(Debug)]
-pub struct OutputEncoder {
+pub struct TextEncoder {
     stream: Stream,
-    state: State,
+    carry: TextCarry,
 }
 
-#[derive(Debug)]
-enum State {
-    Raw { offset: u64 },
-    Text(TextCarry),
-}
-
-impl OutputEncoder {
-    pub fn new(stream: Stream, form: OutputForm) -> Self {
-        let state = match form {
-            OutputForm::Raw => State::Raw { offset: 0 },
-            OutputForm::Text => State::Text(TextCarry::default()),
-        };
-        Self { stream, state }
+impl TextEncoder {
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, carry: TextCarry::default() }
     }
 
     /// The next chunk's payload; `None` when there is nothing to say yet.
     pub fn encode(&mut self, chunk: &[u8]) -> Option<Payload> {
-        if chunk.is_empty() {
-            return None;
-        }
-        match &mut self.state {
-            State::Raw { offset } => {
-                let start = *offset;
-                *offset += chunk.len() as u64;
-                Some(self.payload(String::new(), Bytes::copy_from_slice(chunk), start))
-            }
-            State::Text(carry) => {
-                let text = carry.push(chunk);
-                self.text(text)
-            }
-        }
+        let text = self.carry.push(chunk);
+        self.payload(text)
     }
 
     /// What is left at the stream's end: the start of a character that never came.
     pub fn finish(&mut self) -> Option<Payload> {
-        match &mut self.state {
-            State::Raw { .. } => None,
-            State::Text(carry) => {
-                let text = carry.finish();
-                self.text(text)
-            }
-        }
+        let text = self.carry.finish();
+        self.payload(text)
     }
 
-    fn text(&self, text: String) -> Option<Payload> {
-        (!text.is_empty()).then(|| self.payload(text, Bytes::new(), 0))
-    }
-
-    fn payload(&self, data: String, raw: Bytes, offset: u64) -> Payload {
-        match self.stream {
-            Stream::Stdout => ExecStdout { data, raw, offset }.into(),
-            Stream::Stderr => ExecStderr { data, raw, offset }.into(),
-        }
+    fn payload(&self, data: String) -> Option<Payload> {
+        (!data.is_empty()).then(|| match self.stream {
+            Stream::Stdout => ExecStdout { data, ..ExecStdout::default() }.into(),
+            Stream::Stderr => ExecStderr { data, ..ExecStderr::default() }.into(),
+        })
     }
 }
 
@@ -141,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_character_cut_in_two_arrives_whole() {
-        let mut encoder = OutputEncoder::new(Stream::Stderr, OutputForm::Text);
+        let mut encoder = TextEncoder::new(Stream::Stderr);
         assert_eq!(encoder.encode(&"ü".as_bytes()[..1]), None);
         let payload = encoder.encode(&"ü".as_bytes()[1..]);
         assert_eq!(payload, Some(ExecStderr { data: "ü".into(), ..Default::default() }.into()));
@@ -150,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_character_that_never_ends_is_replaced_at_the_end() {
-        let mut encoder = OutputEncoder::new(Stream::Stdout, OutputForm::Text);
+        let mut encoder = TextEncoder::new(Stream::Stdout);
         assert_eq!(encoder.encode(b"a\xf0\x9f").map(stdout).unwrap().data, "a");
         assert_eq!(encoder.finish().map(stdout).unwrap().data, "\u{fffd}");
     }
@@ -170,7 +137,7 @@ mod tests {
             chunk in 1usize..9,
         ) {
             let bytes = parts.concat();
-            let mut encoder = OutputEncoder::new(Stream::Stdout, OutputForm::Text);
+            let mut encoder = TextEncoder::new(Stream::Stdout);
             let mut text = String::new();
             for chunk in bytes.chunks(chunk) {
                 if let Some(payload) = encoder.encode(chunk) {
@@ -181,23 +148,6 @@ mod tests {
                 text.push_str(&stdout(payload).data);
             }
             prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
-        }
-
-        #[test]
-        fn raw_chunks_are_identical_and_contiguous(
-            bytes in proptest::collection::vec(any::<u8>(), 0..300),
-            chunk in 1usize..40,
-        ) {
-            let mut encoder = OutputEncoder::new(Stream::Stdout, OutputForm::Raw);
-            let mut received = Vec::new();
-            for chunk in bytes.chunks(chunk) {
-                let message = stdout(encoder.encode(chunk).unwrap());
-                prop_assert_eq!(message.offset, received.len() as u64);
-                prop_assert!(message.data.is_empty());
-                received.extend_from_slice(&message.raw);
-            }
-            prop_assert_eq!(encoder.finish(), None);
-            prop_assert_eq!(received, bytes);
         }
     }
 }

@@ -35,8 +35,8 @@ pub async fn by_the_image(reaper: &Reaper) {
 
 async fn accepted(reaper: &Reaper, command: &[&str]) -> bool {
     let argv: Vec<String> = command.iter().map(ToString::to_string).collect();
-    let program = Program { argv: &argv, env: &[], directory: Path::new("/"), identity: None };
-    match spawn(reaper, &program) {
+    let program = Program { argv: &argv, env: &[], directory: Path::new("/"), identity: None, cgroup: None };
+    match spawn(reaper, program, false) {
         Ok(running) => {
             // Its pipes stay open until it has ended: what it says is of no interest, but may not kill it.
             let (end, _) = running.process.wait(Some(COMMAND_LIMIT)).await;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, watch};
 
 use crate::log;
 use crate::sys::{self, Waited};
@@ -34,6 +34,10 @@ pub struct Exited {
     pub max_rss_kib: u64,
 }
 
+/// Where a child's end is told. What it says is said in the moment in which the child is reaped: while it says nothing, the
+/// child's number is the child's.
+pub type End = watch::Receiver<Option<Exited>>;
+
 /// A handle on the reaper.
 #[derive(Debug, Clone)]
 pub struct Reaper {
@@ -43,7 +47,7 @@ pub struct Reaper {
 #[derive(Debug)]
 struct Shared {
     /// By process id.
-    registered: Mutex<BTreeMap<i32, oneshot::Sender<Exited>>>,
+    registered: Mutex<BTreeMap<i32, watch::Sender<Option<Exited>>>>,
     reaped: Notify,
 }
 
@@ -64,8 +68,8 @@ impl Reaper {
     }
 
     /// Asks for the end of a child just started.
-    pub fn register(&self, pid: i32) -> oneshot::Receiver<Exited> {
-        let (sender, receiver) = oneshot::channel();
+    pub fn register(&self, pid: i32) -> End {
+        let (sender, receiver) = watch::channel(None);
         self.registered().insert(pid, sender);
         receiver
     }
@@ -87,8 +91,7 @@ impl Reaper {
             match sys::wait_any() {
                 Ok(Waited::Child(pid, exited)) => {
                     if let Some(waiting) = self.registered().remove(&pid) {
-                        // Whoever asked may have lost interest.
-                        let _ = waiting.send(exited);
+                        waiting.send_replace(Some(exited));
                     }
                 }
                 Ok(Waited::NoneExited) => return false,
@@ -101,7 +104,7 @@ impl Reaper {
         }
     }
 
-    fn registered(&self) -> MutexGuard<'_, BTreeMap<i32, oneshot::Sender<Exited>>> {
+    fn registered(&self) -> MutexGuard<'_, BTreeMap<i32, watch::Sender<Option<Exited>>>> {
         self.shared.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,37 +1,61 @@
 //! Dials the host, and dials again whenever the session is over.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use creel_proto::agent::Hello;
 use creel_proto::names::{PROTOCOL_VERSION, extensions};
 use tokio::time::sleep;
 
 use crate::connect::{Endpoint, dial};
+use crate::guest::Guest;
 use crate::reaper::Reaper;
 use crate::session::{self, SessionEnd};
 use crate::{VERSION, log, nix};
 
-/// Between attempts at first: the host may be a moment behind a machine that boots fast.
+/// What this agent can speak.
+const EXTENSIONS: [&str; 7] = [
+    extensions::OUTPUT_1,
+    extensions::SOURCE_1,
+    extensions::SIGNAL_1,
+    extensions::EXEC_2,
+    extensions::RESUME_1,
+    extensions::HEARTBEAT_1,
+    extensions::FILES_1,
+];
+
+/// Between attempts at first: the host may be a moment behind a machine that boots fast, and waits seconds only for one that
+/// has lost its connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between attempts later, and after each session (upstream's).
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between attempts later.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A session that was shorter is followed by a pause too: a host that hangs up at once must not keep the guest busy.
+const SHORT_SESSION: Duration = Duration::from_secs(1);
 
 /// Serves the host until it asks for power off. That is then still to be done.
 pub async fn serve(endpoint: &Endpoint, reaper: &Reaper) {
     let hello = hello(reaper).await;
+    let guest = Guest::new(reaper.clone(), endpoint.clone());
     let mut pause = FIRST_PAUSE;
     let mut complained = false;
     loop {
         match dial(endpoint).await {
             Ok(connection) => {
                 complained = false;
-                pause = PAUSE;
-                match session::run(connection, hello.clone(), reaper).await {
+                let since = Instant::now();
+                let (end, greeted) = session::run(connection, hello.clone(), &guest).await;
+                match end {
                     Ok(SessionEnd::PowerOff) => return,
                     Ok(SessionEnd::Closed) => log::warn(format_args!("the host closed the session")),
                     Err(error) => log::warn(format_args!("the session ended: {error}")),
+                }
+                if greeted {
+                    pause = FIRST_PAUSE;
+                    if since.elapsed() >= SHORT_SESSION {
+                        continue;
+                    }
                 }
             }
             Err(error) if !complained => {
@@ -43,7 +67,7 @@ pub async fn serve(endpoint: &Endpoint, reaper: &Reaper) {
             Err(_) => {}
         }
         sleep(pause).await;
-        pause = PAUSE.min(pause * 2);
+        pause = LAST_PAUSE.min(pause * 2);
     }
 }
 
@@ -54,6 +78,6 @@ async fn hello(reaper: &Reaper) -> Hello {
         agent_version: VERSION.to_owned(),
         boot_id: boot_id.trim().to_owned(),
         nix_version: nix::version(reaper).await.unwrap_or_default(),
-        extensions: vec![extensions::OUTPUT_1.to_owned(), extensions::SOURCE_1.to_owned()],
+        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
     }
 }

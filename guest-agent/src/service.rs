@@ -8,9 +8,12 @@ use crate::connect::{Endpoint, EndpointError};
 use crate::poweroff;
 use crate::reaper::Reaper;
 use crate::serve::serve;
+use crate::sys;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
+    #[error("failed to hide this process's memory from others: {0}")]
+    HideMemory(#[source] io::Error),
     #[error("failed to start the runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error("failed to watch for exits of children: {0}")]
@@ -26,6 +29,8 @@ pub fn run(connect: Option<Endpoint>) -> Result<(), ServiceError> {
         Some(endpoint) => (endpoint, false),
         None => (Endpoint::of_this_machine()?, true),
     };
+    // Also where programs run as the same user as the agent: none of them is to find the machine key (crate::resume).
+    sys::hide_memory().map_err(ServiceError::HideMemory)?;
     runtime().map_err(ServiceError::Runtime)?.block_on(async {
         let reaper = Reaper::start().map_err(ServiceError::Reaper)?;
         serve(&endpoint, &reaper).await;

@@ -1,6 +1,7 @@
 //! What neither std nor rustix offers safely. All `unsafe` of the agent stands here.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use rustix::fs::{Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::Signal;
+use rustix::process::{DumpableBehavior, Pid, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::reaper::{Exited, Outcome};
 
@@ -70,6 +73,10 @@ pub struct ChildSetup {
     pub credentials: Option<Credentials>,
     /// Entered as the new user, who may see less than root.
     pub directory: CString,
+    /// `cgroup.procs` of the cgroup that it joins.
+    pub cgroup: Option<OwnedFd>,
+    /// Its standard input is a terminal, which it takes into a session of its own.
+    pub terminal: bool,
     /// A pipe's write end: takes the number of the step that failed, if one does.
     pub report: OwnedFd,
 }
@@ -79,6 +86,7 @@ pub struct ChildSetup {
 pub enum ChildStep {
     BecomeUser = 1,
     EnterDirectory = 2,
+    TakeTerminal = 3,
 }
 
 /// Makes `command` go through `setup` in the child. Signals are reset to their defaults there, and no
@@ -100,6 +108,17 @@ pub fn set_up_child(command: &mut Command, setup: ChildSetup) {
             let _ = rustix::io::write(&setup.report, &[step as u8]);
             Err(error.into())
         };
+        if let Some(cgroup) = &setup.cgroup {
+            // "0" is the writer itself (cgroups(7)). A program that can't be put where it is easily ended is still
+            // one that was asked for.
+            let _ = rustix::io::write(cgroup, b"0");
+        }
+        if setup.terminal
+            && let Err(error) = rustix::process::setsid()
+                .and_then(|_| rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()))
+        {
+            return failed(ChildStep::TakeTerminal, error);
+        }
         if let Some(Err(error)) = setup.credentials.as_ref().map(&become_user) {
             return failed(ChildStep::BecomeUser, error);
         }
@@ -171,6 +190,28 @@ pub fn signal_all_others(signal: Signal) {
         // SAFETY: kill touches no memory. That there may be nobody left is fine.
         unsafe { libc::kill(-1, signal.as_raw()) };
     }
+}
+
+/// A file whose events the runtime waits for.
+pub fn watched(file: File, interest: Interest) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a `File` returns the same descriptor as long as it lives, and closes it only when it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(file, interest) }?)
+}
+
+/// Signals a process group, by a number of signal(7): the C library's own signals too, which rustix does not send.
+/// Another number does nothing; that nobody is left in the group is fine.
+pub fn signal_group(group: Pid, signal: u32) {
+    if let Ok(signal @ 1..) = libc::c_int::try_from(signal) {
+        // SAFETY: kill touches no memory. A `Pid` is above 0; 1, of which the negative would mean everybody, leads no
+        // group but PID 1's own, which no caller of this has started.
+        unsafe { libc::kill(-group.as_raw_nonzero().get(), signal) };
+    }
+}
+
+/// Lets no process but one with CAP_SYS_PTRACE read this one's memory (`PR_SET_DUMPABLE` of prctl(2)), and the kernel write
+/// none of it into a core file. Children that have exec'd are as others.
+pub fn hide_memory() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Brings the loopback interface up; the kernel then gives it its addresses.

@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 use super::modules::{self, ModuleError};
 use super::mounts::{self, MountError};
 use super::root::{self, RootError};
+use super::thrashing;
 use super::workspace::{self, WorkspaceError};
 use crate::cmdline::{Cmdline, CmdlineError};
 use crate::{log, sys};
@@ -54,6 +55,7 @@ pub fn boot() -> Result<Booted, BootError> {
     rustix::process::umask(Mode::from_bits_truncate(0o022));
     mounts::kernel_file_systems()?;
     log::to_kernel_log().map_err(BootError::KernelLog)?;
+    thrashing::prevent();
     let line = fs::read_to_string("/proc/cmdline").map_err(BootError::ReadCmdline)?;
     let cmdline = Cmdline::parse(&line);
     let volumes = cmdline.volumes()?;

@@ -25,6 +25,7 @@ mod modules;
 mod mounts;
 mod pid1;
 mod root;
+mod thrashing;
 mod workspace;
 
 pub use boot::BootError;

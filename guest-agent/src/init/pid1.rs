@@ -32,6 +32,8 @@ enum Pid1Error {
     Boot(#[from] BootError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    #[error("failed to hide this process's memory from others: {0}")]
+    HideMemory(#[source] io::Error),
     #[error("failed to start the runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error("failed to watch for signals: {0}")]
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
 fn boot_and_serve() -> Result<(), Pid1Error> {
     let booted = boot()?;
     let endpoint = Endpoint::of_this_machine()?;
+    sys::hide_memory().map_err(Pid1Error::HideMemory)?;
     runtime().map_err(Pid1Error::Runtime)?.block_on(async {
         let reaper = Reaper::start().map_err(Pid1Error::Signals)?;
         let told_to_end = told_to_end().map_err(Pid1Error::Signals)?;

@@ -8,9 +8,9 @@ use std::thread;
 
 use creel_proto::agent::{SourceUnpack, SourceUnpackResult};
 use creel_proto::names::disks::SOURCE;
+use creel_tree::{Destination, DestinationError, UnpackError, Unpacked};
 use tokio::sync::oneshot;
 
-use super::archive::{ArchiveError, Unpacked, unpack_archive};
 use crate::disks::{self, DiskError};
 use crate::spawn::credentials;
 use crate::sys;
@@ -35,9 +35,11 @@ pub enum SourceError {
     #[error("failed to act as user `{name}` (uid {uid}, gid {gid}): {source}")]
     BecomeUser { name: String, uid: u32, gid: u32, source: io::Error },
     #[error("`{0}` is no place for the source; an absolute path is needed")]
-    Destination(String),
+    Relative(String),
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Destination(#[from] DestinationError),
+    #[error("failed to unpack the source: {0}")]
+    Archive(#[from] UnpackError),
     #[error("the thread that unpacks the source has died")]
     Died,
 }
@@ -55,7 +57,7 @@ pub async fn unpack(request: SourceUnpack) -> SourceUnpackResult {
         Err(source) => Err(SourceError::Thread(source)),
     };
     match result {
-        Ok(Unpacked { files, bytes }) => SourceUnpackResult { error: String::new(), files, bytes },
+        Ok(Unpacked { files, bytes, .. }) => SourceUnpackResult { error: String::new(), files, bytes },
         Err(error) => SourceUnpackResult { error: error.to_string(), files: 0, bytes: 0 },
     }
 }
@@ -63,7 +65,7 @@ pub async fn unpack(request: SourceUnpack) -> SourceUnpackResult {
 fn unpack_blocking(request: &SourceUnpack) -> Result<Unpacked, SourceError> {
     let destination = PathBuf::from(&request.destination);
     if !destination.is_absolute() {
-        return Err(SourceError::Destination(request.destination.clone()));
+        return Err(SourceError::Relative(request.destination.clone()));
     }
     let identity = Accounts::read()?.resolve(&request.user)?;
     let path = match env::var_os(DISK_VARIABLE) {
@@ -79,5 +81,7 @@ fn unpack_blocking(request: &SourceUnpack) -> Result<Unpacked, SourceError> {
             source,
         })?;
     }
-    Ok(unpack_archive(BufReader::with_capacity(READ_BYTES, disk), &destination)?)
+    let into = Destination::own_directory(&destination)?;
+    // A tree that is not whole is none: the first complaint ends it.
+    Ok(creel_tree::unpack(BufReader::with_capacity(READ_BYTES, disk), into, &mut Err)?)
 }

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::Framed;
 
-pub const ALL_EXTENSIONS: [&str; 2] = [extensions::OUTPUT_1, extensions::SOURCE_1];
+/// What hosts spoke that gave no credit.
+pub const PLAIN_EXTENSIONS: [&str; 3] = [extensions::OUTPUT_1, extensions::SOURCE_1, extensions::SIGNAL_1];
 
 /// Everything ends long before; a test that hangs should say where.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -67,21 +68,49 @@ impl Host {
         Self::start_with(&[])
     }
 
+    /// In a mount namespace in which the workflow user exists: whom programs run as here, at home in `home` of the host's
+    /// directory.
+    pub fn start_with_workflow_user() -> Self {
+        let namespaces: &[&str] = match is_root() {
+            true => &["unshare", "--mount"],
+            false => &["unshare", "--user", "--map-current-user", "--keep-caps", "--mount"],
+        };
+        let host = Self::start_under(namespaces, r#"mount --bind "$2/passwd" /etc/passwd && "#, &[]);
+        let home = host.writable("home");
+        assert_eq!(home, host.directory().join("home"));
+        host
+    }
+
     pub fn start_with(env: &[(&str, &Path)]) -> Self {
+        Self::start_under(&[], "", env)
+    }
+
+    fn start_under(wrapper: &[&str], before: &str, env: &[(&str, &Path)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let socket = directory.path().join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        let (uid, gid) = ids_of_user();
+        let home = directory.path().join("home");
+        let passwd = format!("spindle-workflow:x:{uid}:{gid}::{}:/bin/sh\n", home.display());
+        fs::write(directory.path().join("passwd"), passwd).unwrap();
         // An agent that was started badly: with a signal ignored and a descriptor left open.
-        let agent = Command::new("/bin/sh")
-            .args(["-c", r#"trap "" HUP; exec "$0" --connect "unix:$1" 9</dev/null"#])
+        let script = format!(r#"trap "" HUP; {before} exec "$0" --connect "unix:$1" 9</dev/null"#);
+        let words: Vec<&str> = wrapper.iter().copied().chain(["/bin/sh", "-c", &script]).collect();
+        let agent = Command::new(words[0])
+            .args(&words[1..])
             .args([env!("CARGO_BIN_EXE_creel-agent").as_ref(), socket.as_os_str()])
+            .arg(directory.path())
             .envs(env.iter().copied())
             .env("ONLY_THE_AGENTS", "yes")
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         Self { directory, listener, agent }
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// A new directory that programs may write to.
@@ -110,14 +139,25 @@ impl Host {
     }
 
     pub async fn accept(&self) -> Session {
-        self.accept_with(&ALL_EXTENSIONS).await
+        self.accept_with(&PLAIN_EXTENSIONS).await
     }
 
-    /// A new agent with one session that has all extensions.
+    /// A new agent with one session of a host that gives no credit.
     pub async fn with_session() -> (Self, Session) {
         let host = Self::start();
         let session = host.accept().await;
         (host, session)
+    }
+}
+
+impl Host {
+    /// The cgroups that the agent has made and not removed.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let prefix = format!("creel-{}-", self.agent.id());
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let entries = mounts.into_iter().filter_map(|mount| fs::read_dir(mount).ok()).flatten().flatten();
+        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        own.map(|entry| entry.path()).collect()
     }
 }
 
@@ -126,6 +166,17 @@ impl Drop for Host {
         // It may have ended by itself.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
+        for cgroup in self.cgroups() {
+            let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+            // The killed take a moment, and nothing but this directory depends on it.
+            for _ in 0..100 {
+                match fs::remove_dir(&cgroup) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+                    _ => break,
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 }
 

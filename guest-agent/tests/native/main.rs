@@ -4,8 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this crate is tests, helpers included")]
 
+mod breach;
+mod credit;
 mod exec;
+mod files;
 mod host;
 mod output;
+mod proof;
+mod pty;
+mod resume;
 mod session;
+mod shell;
+mod signal;
 mod source;
+mod streams;
