@@ -1,10 +1,12 @@
 //! From fork to exec: what a process of a machine is, as a list of steps in order.
 //!
-//! [`STEPS`] is the one place to read, and to extend: the leased uid, Landlock and seccomp belong between the
-//! descriptors and the signals, in that order.
+//! The process is in its cgroup before it takes any of them, so what it does on the way is charged there. [`STEPS`] is the
+//! one place to read, and to extend: the leased uid, Landlock and seccomp belong between the descriptors and the signals,
+//! in that order.
 
 use std::ffi::{CString, NulError};
 use std::io;
+use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +22,8 @@ pub(crate) struct Prepared {
     env: Vec<CString>,
     /// (number in the keeper, number in the child), the standard streams included.
     fds: Vec<(RawFd, RawFd)>,
+    /// The cgroup v2 directory that it is born in; `None` is the keeper's own.
+    cgroup: Option<RawFd>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,7 @@ impl Prepared {
         argv: &[String],
         env: &[(String, String)],
         fds: Vec<(RawFd, RawFd)>,
+        cgroup: Option<RawFd>,
     ) -> Result<Self, NulError> {
         Ok(Self {
             program: match program {
@@ -60,6 +65,7 @@ impl Prepared {
                 .map(|(key, value)| CString::new(format!("{key}={value}")))
                 .collect::<Result<_, _>>()?,
             fds,
+            cgroup,
         })
     }
 }
@@ -91,10 +97,7 @@ pub(crate) fn start(prepared: &Prepared) -> Result<libc::pid_t, StartError> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| StartError::failed("make a pipe", &error.into()))?;
     let keeper = std::process::id().cast_signed();
-    // SAFETY: the keeper has one thread, so the child may use anything that the keeper may.
-    let pid = unsafe { libc::fork() };
-    match pid {
-        -1 => Err(StartError::failed("fork", &io::Error::last_os_error())),
+    match fork_into(prepared.cgroup)? {
         0 => become_process(Context { prepared, keeper, report: write.as_raw_fd(), program: -1 }),
         pid => {
             drop(write);
@@ -108,6 +111,31 @@ pub(crate) fn start(prepared: &Prepared) -> Result<libc::pid_t, StartError> {
             }
             outcome.map(|()| pid)
         }
+    }
+}
+
+/// fork(2), into a cgroup where one is given. Both return 0 in the child.
+fn fork_into(cgroup: Option<RawFd>) -> Result<libc::pid_t, StartError> {
+    /// clone3(2); libc has the constant only for some targets.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let Some(cgroup) = cgroup else {
+        // SAFETY: the keeper has one thread, so the child may use anything that the keeper may.
+        return match unsafe { libc::fork() } {
+            -1 => Err(StartError::failed("fork", &io::Error::last_os_error())),
+            pid => Ok(pid),
+        };
+    };
+    // SAFETY: all-zero is the documented default of every member of clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.cgroup = u64::from(cgroup.cast_unsigned());
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: the arguments are valid for their size. Without CLONE_VM the child is a copy on a copy of this stack, as
+    // after fork; what fork does beyond that concerns other threads and handlers, and the keeper has neither.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match libc::pid_t::try_from(pid) {
+        Ok(pid @ 0..) => Ok(pid),
+        _ => Err(StartError::failed("clone into its cgroup", &io::Error::last_os_error())),
     }
 }
 
@@ -184,8 +212,13 @@ fn reset_oom_score(_: &mut Context<'_>) -> io::Result<()> {
 /// QEMU's memory is the guest's. (The dumpable flag would not do: exec sets it again.) A limit of 1 stops core dumps
 /// into files and into pipes, 0 only those into files: core(5), and `do_coredump` in the kernel's fs/coredump.c.
 fn forbid_core_dumps(_: &mut Context<'_>) -> io::Result<()> {
-    let limit = rustix::process::Rlimit { current: Some(1), maximum: Some(1) };
-    Ok(rustix::process::setrlimit(rustix::process::Resource::Core, limit)?)
+    let core = rustix::process::Resource::Core;
+    let limit = |bytes| rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    match rustix::process::setrlimit(core, limit(1)) {
+        // Somebody above has forbidden them already, as far as 0 does, and it can't be raised again.
+        Err(rustix::io::Errno::PERM) => Ok(rustix::process::setrlimit(core, limit(0))?),
+        outcome => Ok(outcome?),
+    }
 }
 
 fn give_up_new_privileges(_: &mut Context<'_>) -> io::Result<()> {

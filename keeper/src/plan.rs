@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::console::ConsoleSizes;
 
 /// The only version of the plan that this build reads and writes.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
 
 /// The highest descriptor number a process may be given; the default soft limit on open files is 1024.
 pub const MAX_FD: i32 = 1000;
@@ -64,6 +64,9 @@ pub struct Process {
     pub env: Vec<(String, String)>,
     /// What it gets beside standard input (`/dev/null`), output and error.
     pub fds: Vec<FdGrant>,
+    /// The cgroup v2 directory that it is born in, by its number in the keeper; without it, the keeper's own cgroup. No
+    /// process may be given this descriptor: with it, one could move itself out of its limits.
+    pub cgroup: Option<i32>,
     pub stdout: Output,
     pub stderr: Output,
     /// Sizes of `log-<name>`, when [`Output::Log`] is used.
@@ -191,6 +194,15 @@ impl Plan {
         if let Some(fd) = self.fds().into_iter().find(|fd| *fd < 3) {
             return wrong(format!("descriptor {fd} is a standard stream"));
         }
+        let cgroups: BTreeSet<i32> = self.processes.iter().filter_map(|process| process.cgroup).collect();
+        for process in &self.processes {
+            if let Some(fd) = cgroups.iter().find(|fd| process.is_handed(**fd)) {
+                return wrong(format!(
+                    "process `{}` is given descriptor {fd}, which is a cgroup",
+                    process.name
+                ));
+            }
+        }
         check_sizes("console", self.console)?;
         let mut names = BTreeSet::new();
         let mut ready = BTreeSet::new();
@@ -218,7 +230,11 @@ impl Process {
             FdSource::Fd(fd) => Some(fd),
             FdSource::Console | FdSource::ReadySocketOf(_) => None,
         });
-        granted.chain(program).collect()
+        granted.chain(program).chain(self.cgroup).collect()
+    }
+
+    fn is_handed(&self, fd: i32) -> bool {
+        self.program == Program::Fd(fd) || self.fds.iter().any(|grant| grant.from == FdSource::Fd(fd))
     }
 
     fn validate(&self, ready: &BTreeSet<&str>) -> Result<(), PlanError> {
@@ -285,6 +301,7 @@ mod tests {
             argv: vec!["true".into()],
             env: vec![],
             fds: vec![],
+            cgroup: Some(8),
             stdout: Output::Console,
             stderr: Output::Log,
             log: sizes,
@@ -313,7 +330,7 @@ mod tests {
         let plan = plan();
         let read = Plan::parse(&plan.to_json().expect("plain data")).expect("a valid plan");
         assert_eq!(read, plan);
-        assert_eq!(read.fds(), BTreeSet::from([4, 5, 6, 7]));
+        assert_eq!(read.fds(), BTreeSet::from([4, 5, 6, 7, 8]));
     }
 
     #[test]
@@ -330,7 +347,7 @@ mod tests {
         assert!(matches!(Plan::parse(value.to_string().as_bytes()), Err(PlanError::Syntax(_))));
 
         type Spoil = fn(&mut Plan);
-        let spoils: [(Spoil, &str); 7] = [
+        let spoils: [(Spoil, &str); 8] = [
             (|plan| plan.processes[1].ends_machine = false, "ends the machine"),
             (|plan| plan.processes[0].name = "qemu".into(), "no earlier process `vsock`"),
             (|plan| plan.processes[0].name = "a/b".into(), "1 to 32"),
@@ -341,6 +358,7 @@ mod tests {
                 "file name",
             ),
             (|plan| plan.processes[1].argv.push("a\0b".into()), "NUL"),
+            (|plan| plan.processes[1].fds[0].from = FdSource::Fd(8), "which is a cgroup"),
         ];
         for (spoil, expected) in spoils {
             let mut plan = plan();

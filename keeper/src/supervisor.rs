@@ -157,13 +157,14 @@ impl Supervisor {
         if let Program::Fd(fd) = process.program {
             number(fd)?;
         }
+        let cgroup = process.cgroup.map(number).transpose()?;
         let arrival = match process.ready {
             None => None,
             Some(_) => {
                 Some(Arrival::watch().map_err(|error| StartError::failed("watch the directory", &error))?)
             }
         };
-        let prepared = Prepared::new(&process.program, &process.argv, &process.env, fds)
+        let prepared = Prepared::new(&process.program, &process.argv, &process.env, fds, cgroup)
             .map_err(|error| StartError { error: error.to_string(), errno: None })?;
         let started_at_unix_ns = now_unix_ns();
         let pid = start(&prepared)?;
