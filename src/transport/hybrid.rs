@@ -9,9 +9,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use tokio::net::UnixListener;
 use tracing::warn;
 
+use super::kernel::EXHAUSTED_PAUSE;
 use super::listener::{Connection, Listener, Peer};
 
 /// Where guest connections to `port` arrive, when the helper was given `prefix` as its socket path.
@@ -58,8 +60,22 @@ impl Drop for HybridListener {
 impl Listener for HybridListener {
     async fn accept(&mut self) -> io::Result<Connection> {
         loop {
-            let (stream, _) = self.listener.accept().await?;
-            let uid = stream.peer_cred()?.uid();
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => match Errno::from_io_error(&error) {
+                    // The connection was gone before it was accepted (accept(2)).
+                    Some(Errno::CONNABORTED | Errno::PROTO | Errno::CONNRESET | Errno::PERM) => continue,
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                        warn!(%error, path = %self.path.display(), "failed to accept a connection; trying again");
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
+            };
+            // One whose peer can't be told is nobody's.
+            let Ok(peer) = stream.peer_cred() else { continue };
+            let uid = peer.uid();
             if uid == self.uid {
                 return Ok(Connection { stream: Box::new(stream), peer: Peer::Machine });
             }

@@ -4,10 +4,13 @@
 //!   may dial; needs neither kernel vsock nor root;
 //! - [`kernel`]: AF_VSOCK through vhost-vsock; ports are shared by all machines, peers told apart by CID;
 //! - [`memory`]: in-process pipes, for tests.
+//!
+//! [`refusals`] says who was turned away, without letting him fill the journal.
 
 pub mod hybrid;
 pub mod kernel;
 pub mod listener;
 pub mod memory;
+pub mod refusals;
 
 pub use listener::{ByteStream, Connection, Listener, Peer};
