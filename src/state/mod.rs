@@ -1,3 +1,4 @@
-//! What outlives a request, and some of it a restart: today the log of a workflow.
+//! What outlives a request, and some of it a restart: the log of a workflow, and the records of runs.
 
 pub mod log;
+pub mod records;

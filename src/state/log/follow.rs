@@ -2,7 +2,7 @@
 //!
 //! A follower shares nothing with the writer but a look at the index, so a slow one slows nobody; if what it wants next
 //! has been given up meanwhile, it is told so once and goes on behind the gap. A reader that comes late sees a cut made
-//! by the limits in the same way.
+//! by the limits in the same way. One of another process than the writer's has a copy of the index, see `growing`.
 
 use std::fmt;
 use std::fs::File;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::file::{read_up_to, recover};
 use super::frame::{Record, decode};
+use super::growing::Growth;
 use super::segments::{Limits, Location, SEGMENT_HEADER_BYTES, Segment};
 use super::store::{Log, LogError};
 
@@ -49,8 +50,7 @@ pub enum FollowError {
 /// Reads records in order.
 pub struct Follower {
     log: Arc<Log>,
-    /// None when nobody writes.
-    progress: Option<watch::Receiver<()>>,
+    source: Source,
     next: u64,
     /// Where `next` begins, if a record of the same segment was read before.
     cursor: Option<Cursor>,
@@ -78,6 +78,16 @@ struct Cursor {
     offset: u64,
 }
 
+/// Who writes the log.
+enum Source {
+    /// This process.
+    Live(watch::Receiver<()>),
+    /// Another process, waited for if there is a way to be told.
+    Growing(Option<Growth>),
+    /// Nobody any more.
+    Still,
+}
+
 enum Filled {
     /// The buffer holds the next record, unless it was given up just now.
     Yes,
@@ -88,21 +98,30 @@ enum Filled {
 
 impl Follower {
     pub(super) fn live(log: Arc<Log>, progress: watch::Receiver<()>, from: u64) -> Self {
-        Self::new(log, Some(progress), from)
+        Self::new(log, Source::Live(progress), from)
+    }
+
+    /// Reads the log in `file`, which another process may be writing: what is there at any time, and with `growth` also
+    /// what comes, until the log is sealed or its writer is gone.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no log.
+    pub fn growing(file: File, path: &Path, from: u64, growth: Option<Growth>) -> Result<Self, LogError> {
+        Ok(Self::new(Arc::new(recovered(file, path)?), Source::Growing(growth), from))
     }
 
     /// Reads the log of a workflow that has ended from `path`.
     pub fn replay(path: &Path, from: u64) -> Result<Self, LogError> {
-        let io = |action| move |source| LogError::Io { action, path: path.to_owned(), source };
-        let file = File::open(path).map_err(io("open"))?;
-        let recovered = recover(&file, Limits::of_step(0)).map_err(io("read"))?;
-        let (segments, _) = recovered.ok_or_else(|| LogError::NotALog { path: path.to_owned() })?;
-        Ok(Self::new(Arc::new(Log::new(file, path, segments)), None, from))
+        let file = File::open(path).map_err(|source| {
+            let path = path.to_owned();
+            LogError::Io { action: "open", path, source }
+        })?;
+        Ok(Self::new(Arc::new(recovered(file, path)?), Source::Still, from))
     }
 
-    fn new(log: Arc<Log>, progress: Option<watch::Receiver<()>>, next: u64) -> Self {
+    fn new(log: Arc<Log>, source: Source, next: u64) -> Self {
         let passed = (next == 0).then_some(0);
-        Self { log, progress, next, cursor: None, buffer: Bytes::new(), passed, failed: false }
+        Self { log, source, next, cursor: None, buffer: Bytes::new(), passed, failed: false }
     }
 
     /// The record that `next` returns next.
@@ -110,12 +129,24 @@ impl Follower {
         self.next
     }
 
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Goes on with record `next` instead of where it is.
+    pub(super) fn seek(&mut self, next: u64) {
+        self.next = next;
+        self.cursor = None;
+        self.buffer = Bytes::new();
+        self.passed = (next == 0).then_some(0);
+    }
+
     /// The next record, waited for if need be; None at the end of a sealed log, or when its writers are gone. Safe to
     /// cancel. Reads of the file block, but what a live follower reads was written a moment ago.
     pub async fn next(&mut self) -> Option<Result<Record, FollowError>> {
         loop {
             // Marked as seen before the look, so that what is written after the look wakes us.
-            if let Some(progress) = &mut self.progress {
+            if let Source::Live(progress) = &mut self.source {
                 progress.borrow_and_update();
             }
             if let Some(record) = self.take() {
@@ -136,14 +167,28 @@ impl Follower {
                     None => {}
                 },
                 Ok(Filled::Sealed) => return None,
-                Ok(Filled::Waiting) => match &mut self.progress {
-                    Some(progress) => {
+                Ok(Filled::Waiting) => match &mut self.source {
+                    Source::Live(progress) => {
                         if progress.changed().await.is_err() {
                             // The last writer is gone; it may have written before it went.
-                            self.progress = None;
+                            self.source = Source::Still;
                         }
                     }
-                    None => return None,
+                    Source::Growing(growth) => match self.log.refresh() {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            let Some(waiting) = growth else { return None };
+                            if !waiting.goes_on().await {
+                                // The writer may have written before it went: one more look.
+                                *growth = None;
+                            }
+                        }
+                        Err(error) => {
+                            self.failed = true;
+                            return Some(Err(error.into()));
+                        }
+                    },
+                    Source::Still => return None,
                 },
                 Err(FollowError::Expired(range)) => return Some(Err(range.into())),
                 Err(error) => {
@@ -171,6 +216,9 @@ impl Follower {
     }
 
     fn fill(&mut self) -> Result<Filled, FollowError> {
+        if let Source::Growing(_) = self.source {
+            self.log.look_behind_gap(self.next)?;
+        }
         let (segment, slot) = {
             let index = self.log.index();
             match index.locate(self.next) {
@@ -215,6 +263,9 @@ impl Follower {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         let read = read_up_to(&self.log.file, &mut bytes, slot + offset);
         let read = read.map_err(|error| self.log.error("read", error))?;
+        if let Source::Growing(_) = self.source {
+            self.log.check_slot(segment.first, slot)?;
+        }
         bytes.truncate(if self.log.index().holds(segment.first) { read } else { 0 });
         Ok(bytes.into())
     }
@@ -229,4 +280,12 @@ impl Follower {
         self.buffer = Bytes::new();
         range
     }
+}
+
+fn recovered(file: File, path: &Path) -> Result<Log, LogError> {
+    let recovered = recover(&file, Limits::of_step(0));
+    let recovered =
+        recovered.map_err(|source| LogError::Io { action: "read", path: path.to_owned(), source })?;
+    let (segments, _) = recovered.ok_or_else(|| LogError::NotALog { path: path.to_owned() })?;
+    Ok(Log::new(file, path, segments))
 }

@@ -19,11 +19,16 @@ const MIN_LINE_BYTES: usize = 4;
 /// A piece cut out of base64 text is masked from this length on (6 bytes of secret), for the same reason.
 const MIN_CORE_CHARS: usize = 8;
 
+/// Longer forms are hidden piece by piece. What may become a form is held back, at most twice its length, and not
+/// acknowledged meanwhile; that has to stay well below the least window of a stream (8 KiB), or a step that prints the
+/// beginning of a large secret would wait for credit for ever.
+pub const MAX_FORM_BYTES: usize = 2 << 10;
+
 /// The columns at which `base64(1)` and PEM writers break lines.
 const WRAP_COLUMNS: [usize; 2] = [76, 64];
 
-/// Every byte string to be masked for `secrets`, without duplicates.
-pub(super) fn forms<S: AsRef<[u8]>>(secrets: &[S]) -> BTreeSet<Vec<u8>> {
+/// Every byte string to be masked for `secrets`, without duplicates; none is longer than [`MAX_FORM_BYTES`].
+pub fn forms<S: AsRef<[u8]>>(secrets: &[S]) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
     for secret in secrets {
         let secret = secret.as_ref();
@@ -36,7 +41,17 @@ pub(super) fn forms<S: AsRef<[u8]>>(secrets: &[S]) -> BTreeSet<Vec<u8>> {
         let lines = secret.split(|byte| *byte == b'\n').map(trim_line_end);
         forms.extend(lines.filter(|line| line.len() >= MIN_LINE_BYTES).map(<[u8]>::to_vec));
     }
-    forms
+    forms.iter().flat_map(|form| pieces(form)).collect()
+}
+
+/// The form, or pieces of [`MAX_FORM_BYTES`] that cover it; the last two overlap rather than that the last is short.
+fn pieces(form: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let length = form.len().min(MAX_FORM_BYTES);
+    let starts = (0..form.len()).step_by(length.max(1));
+    starts.map(move |start| {
+        let start = start.min(form.len() - length);
+        form[start..start + length].to_vec()
+    })
 }
 
 fn add_value(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {

@@ -1,10 +1,10 @@
 //! Records, and their form on disk.
 //!
 //! ```text
-//! length u32 | kind u8 | 0 u8 x3 | sequence u64 | time, µs i64 | stored offset u64 | raw offset u64 | payload | !length u32
+//! length u32 | kind u8 | 0 u8 x3 | sequence u64 | time, µs i64 | stored offset u64 | raw offset u64 | payload | tail u32
 //! ```
 //!
-//! Little-endian. There is no checksum: a record is written by one pwrite(2), which only a power cut or a full disk can
+//! Little-endian. There is no checksum: a record is written by one pwritev(2), which only a power cut or a full disk can
 //! tear, and then the inverted length at its end, or the sequence number expected, does not match what lies there.
 
 use bytes::Bytes;
@@ -23,6 +23,16 @@ pub(super) const FRAME_OVERHEAD: usize = HEAD_BYTES + TAIL_BYTES;
 pub enum Stream {
     Stdout,
     Stderr,
+}
+
+impl Stream {
+    /// Where it stands among a step's two.
+    pub(super) fn lane(self) -> usize {
+        match self {
+            Self::Stdout => 0,
+            Self::Stderr => 1,
+        }
+    }
 }
 
 /// What a control record says of its step.
@@ -109,17 +119,25 @@ impl FrameKind {
     }
 }
 
-/// Appends a record to `out`. `payload` is shorter than 4 GiB: the store cuts it to a fraction of a segment.
-pub(super) fn encode(head: FrameHead, payload: &[u8], out: &mut Vec<u8>) {
-    let length = u32::try_from(payload.len()).expect("payloads are cut to a fraction of a segment");
+/// Appends to `out` what stands before the payload of a record, and returns what stands behind it. The payload is shorter
+/// than 4 GiB: the store cuts it to a fraction of a segment.
+pub(super) fn encode(head: FrameHead, payload_bytes: usize, out: &mut Vec<u8>) -> [u8; TAIL_BYTES] {
+    let length = u32::try_from(payload_bytes).expect("payloads are cut to a fraction of a segment");
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[head.kind.code(), 0, 0, 0]);
     out.extend_from_slice(&head.sequence.to_le_bytes());
     out.extend_from_slice(&head.time.as_microsecond().to_le_bytes());
     out.extend_from_slice(&head.offset.to_le_bytes());
     out.extend_from_slice(&head.raw_offset.to_le_bytes());
-    out.extend_from_slice(payload);
-    out.extend_from_slice(&(!length).to_le_bytes());
+    tail(length, head.sequence)
+}
+
+/// The last bytes of a record, which are those of no other in its place: slots are used again, often for records of the same
+/// length, and a reader of another process must tell a record that is being written from one that is whole.
+fn tail(length: u32, sequence: u64) -> [u8; TAIL_BYTES] {
+    let [low, high] =
+        [sequence, sequence >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
+    (!length ^ low ^ high.rotate_left(16)).to_le_bytes()
 }
 
 /// Splits the record `sequence` off the front of `buffer`; None, and `buffer` as it was, if it is not there whole.
@@ -134,7 +152,7 @@ pub(super) fn decode(buffer: &mut Bytes, sequence: u64, step: i32) -> Option<Rec
     let time = Timestamp::from_microsecond(i64::from_le_bytes(fields.array()?)).ok()?;
     let (offset, raw_offset) = (fields.u64()?, fields.u64()?);
     let end = HEAD_BYTES.checked_add(usize::try_from(length).ok()?)?;
-    if buffer.get(end..end + TAIL_BYTES)? != (!length).to_le_bytes() {
+    if buffer.get(end..end + TAIL_BYTES)? != tail(length, sequence) {
         return None;
     }
     let payload = match kind {

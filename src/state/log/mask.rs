@@ -5,19 +5,19 @@
 //! the first.) The result depends on the bytes alone, never on how they were cut.
 //!
 //! An Aho-Corasick automaton over all forms reads the stream. Its state tells the longest suffix read so far with which
-//! some form begins, which is exactly what must be held back. Most output is nowhere near
-//! a secret: from the start state a vectorised search for the forms' first bytes skips ahead.
+//! some form begins, which is exactly what must be held back. Most output is nowhere near a secret: while no form has begun,
+//! a filter (`skip`) runs ahead to where one may.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::packed::{MatchKind as PackedKind, Searcher};
 use aho_corasick::{Anchored, MatchKind};
 
 use super::forms::{MIN_SECRET_BYTES, forms};
+use super::skip::Skip;
 
 /// What stands in the output where a secret stood.
 pub const MASK: &[u8] = b"***";
@@ -34,21 +34,35 @@ pub enum MaskError {
 pub struct Mask {
     /// None when there is nothing to hide.
     forms: Option<Arc<Forms>>,
+    patterns: Arc<BTreeSet<Vec<u8>>>,
     ignored: usize,
 }
 
 impl Mask {
     /// Compiles `secrets`; those shorter than [`MIN_SECRET_BYTES`] are not masked.
     pub fn new<S: AsRef<[u8]>>(secrets: &[S]) -> Result<Self, MaskError> {
-        let ignored = secrets.iter().filter(|secret| secret.as_ref().len() < MIN_SECRET_BYTES).count();
-        let patterns: Vec<_> = forms(secrets).into_iter().collect();
-        let forms = if patterns.is_empty() { None } else { Some(Arc::new(Forms::new(&patterns)?)) };
-        Ok(Self { forms, ignored })
+        Self::none().also(secrets)
     }
 
     /// A mask that hides nothing.
     pub fn none() -> Self {
-        Self { forms: None, ignored: 0 }
+        Self { forms: None, patterns: Arc::default(), ignored: 0 }
+    }
+
+    /// A mask that hides `secrets` too.
+    ///
+    /// # Errors
+    /// When there are too many bytes of them.
+    pub fn also<S: AsRef<[u8]>>(&self, secrets: &[S]) -> Result<Self, MaskError> {
+        let short = secrets.iter().filter(|secret| secret.as_ref().len() < MIN_SECRET_BYTES).count();
+        let ignored = self.ignored + short;
+        let mut patterns = forms(secrets);
+        if patterns.is_subset(&self.patterns) {
+            return Ok(Self { ignored, ..self.clone() });
+        }
+        patterns.extend(self.patterns.iter().cloned());
+        let list: Vec<_> = patterns.iter().cloned().collect();
+        Ok(Self { forms: Some(Arc::new(Forms::new(&list)?)), patterns: Arc::new(patterns), ignored })
     }
 
     /// How many secrets are too short to be masked; the user should hear of it.
@@ -76,8 +90,8 @@ impl fmt::Debug for Mask {
 struct Forms {
     automaton: NFA,
     start: StateID,
-    /// For each state the length of the longest suffix read that begins some form without ending it.
-    pending: HashMap<StateID, usize>,
+    /// For each state the length of the longest suffix read that begins some form without ending it. States' ids have gaps.
+    pending: Vec<u16>,
     skip: Skip,
 }
 
@@ -109,7 +123,18 @@ impl Forms {
             let of_end = pending[&read(&pattern[1..])];
             pending.entry(read(pattern)).or_insert(of_end);
         }
-        Ok(Self { automaton, start, pending, skip: Skip::new(patterns) })
+        let states = pending.keys().map(|state| state.as_usize() + 1).max().unwrap_or(0);
+        let mut by_state = vec![0; states];
+        for (state, length) in pending {
+            by_state[state.as_usize()] =
+                u16::try_from(length).expect("no form is longer than MAX_FORM_BYTES");
+        }
+        let skip = Skip::new(patterns);
+        Ok(Self { automaton, start, pending: by_state, skip })
+    }
+
+    fn pending(&self, state: StateID) -> usize {
+        self.pending[state.as_usize()].into()
     }
 
     /// The length of the longest form that ends in `state`.
@@ -118,52 +143,6 @@ impl Forms {
         let lengths =
             matches.map(|index| self.automaton.pattern_len(self.automaton.match_pattern(state, index)));
         lengths.max().unwrap_or(0)
-    }
-}
-
-/// Finds the next place at which a form may begin.
-struct Skip {
-    /// None where the CPU has no suitable instructions, or with too many forms.
-    packed: Option<Searcher>,
-    prefix: usize,
-    /// A bit for each pair of first bytes: the fallback.
-    pairs: Vec<u64>,
-}
-
-impl Skip {
-    fn new(patterns: &[Vec<u8>]) -> Self {
-        let shortest = patterns.iter().map(Vec::len).min().unwrap_or(0);
-        let prefix = shortest.min(4);
-        let mut prefixes: Vec<_> = patterns.iter().map(|pattern| &pattern[..prefix]).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        let mut pairs = vec![0; (1 << 16) / 64];
-        for prefix in &prefixes {
-            let pair = usize::from(u16::from_be_bytes([prefix[0], prefix[1]]));
-            pairs[pair / 64] |= 1 << (pair % 64);
-        }
-        let packed = aho_corasick::packed::Config::new()
-            .match_kind(PackedKind::LeftmostFirst)
-            .builder()
-            .extend(prefixes)
-            .build();
-        Self { packed, prefix, pairs }
-    }
-
-    /// The first index at or after `from` where a form may begin. Too close to the end to tell counts as "may".
-    fn next(&self, bytes: &[u8], from: usize) -> usize {
-        let undecided = from.max((bytes.len() + 1).saturating_sub(self.prefix));
-        if from >= undecided {
-            return from;
-        }
-        let found = match &self.packed {
-            Some(packed) => packed.find(&bytes[from..]).map(|found| found.start()),
-            None => bytes[from..].windows(2).position(|pair| {
-                let pair = usize::from(u16::from_be_bytes([pair[0], pair[1]]));
-                self.pairs[pair / 64] >> (pair % 64) & 1 == 1
-            }),
-        };
-        found.map_or(undecided, |found| (from + found).min(undecided))
     }
 }
 
@@ -210,11 +189,11 @@ impl Masker {
         self.written + self.held.len() as u64
     }
 
-    /// Reads `bytes`, appends to `out` what can be decided, and returns [`written`](Self::written). At most twice the
-    /// longest form is held back.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
+    /// Reads `bytes`, gives `out` what can be decided, and returns [`written`](Self::written). At most twice the longest
+    /// form is held back.
+    pub fn push(&mut self, bytes: &[u8], out: &mut impl MaskedOutput) -> u64 {
         let (Some(forms), Some(mut state)) = (self.mask.forms.clone(), self.state) else {
-            out.extend_from_slice(bytes);
+            out.plain(self.written, bytes);
             self.written += bytes.len() as u64;
             return self.written;
         };
@@ -234,16 +213,22 @@ impl Masker {
                     let end = base + index as u64;
                     self.hide(end - forms.longest_match(state) as u64, end);
                 }
+                // With many forms every other byte begins some, and the automaton alone would never be done.
+                let pending = forms.pending(state);
+                if pending < FEW_BYTES && !forms.skip.may_have_begun(bytes, index, pending) {
+                    state = forms.start;
+                    break;
+                }
             }
         }
         self.state = Some(state);
         // No form that is still to be completed begins before this.
-        let settled = base + bytes.len() as u64 - forms.pending[&state] as u64;
+        let settled = base + bytes.len() as u64 - forms.pending(state) as u64;
         self.write_until(self.uncut(settled), bytes, out)
     }
 
-    /// Appends to `out` all that is held back: the stream is at its end.
-    pub fn flush(&mut self, out: &mut Vec<u8>) -> u64 {
+    /// Gives `out` all that is held back: the stream is at its end.
+    pub fn flush(&mut self, out: &mut impl MaskedOutput) -> u64 {
         self.state = self.mask.forms.as_ref().map(|forms| forms.start);
         self.write_until(self.next(), &[], out)
     }
@@ -265,12 +250,12 @@ impl Masker {
         }
     }
 
-    fn write_until(&mut self, end: u64, bytes: &[u8], out: &mut Vec<u8>) -> u64 {
+    fn write_until(&mut self, end: u64, bytes: &[u8], out: &mut impl MaskedOutput) -> u64 {
         let mut at = self.written.max(self.masked_until);
         while let Some(&(start, hidden_end)) = self.hidden.front().filter(|(start, _)| *start < end) {
             if start >= self.masked_until {
                 self.copy(at, start, bytes, out);
-                out.extend_from_slice(MASK);
+                out.mask(start);
             }
             self.masked_until = hidden_end;
             at = hidden_end;
@@ -290,14 +275,37 @@ impl Masker {
         end
     }
 
-    /// Appends the raw bytes `from..to`, which lie in `held` followed by `bytes`.
-    fn copy(&self, from: u64, to: u64, bytes: &[u8], out: &mut Vec<u8>) {
+    /// Gives `out` the raw bytes `from..to`, which lie in `held` followed by `bytes`.
+    fn copy(&self, from: u64, to: u64, bytes: &[u8], out: &mut impl MaskedOutput) {
         if from >= to {
             return;
         }
         let index = |offset: u64| usize::try_from(offset - self.written).expect("offsets here are in memory");
-        let (from, to, held) = (index(from), index(to), self.held.len());
-        out.extend_from_slice(&self.held[from.min(held)..to.min(held)]);
-        out.extend_from_slice(&bytes[from.saturating_sub(held)..to.saturating_sub(held)]);
+        let (first, end, held) = (index(from), index(to), self.held.len());
+        let of_held = &self.held[first.min(held)..end.min(held)];
+        out.plain(from, of_held);
+        out.plain(from + of_held.len() as u64, &bytes[first.saturating_sub(held)..end.saturating_sub(held)]);
+    }
+}
+
+/// While so few bytes may begin a form, it is worth asking the filter whether they do.
+const FEW_BYTES: usize = 4;
+
+/// Takes what a [`Masker`] lets out, in order.
+pub trait MaskedOutput {
+    /// Bytes that hide nothing, the first of them at `raw_offset`; perhaps none.
+    fn plain(&mut self, raw_offset: u64, bytes: &[u8]);
+
+    /// A [`MASK`] in place of one or more secrets, the first of which begins at `raw_offset`.
+    fn mask(&mut self, raw_offset: u64);
+}
+
+impl MaskedOutput for Vec<u8> {
+    fn plain(&mut self, _: u64, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn mask(&mut self, _: u64) {
+        self.extend_from_slice(MASK);
     }
 }

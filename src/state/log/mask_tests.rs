@@ -3,7 +3,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::forms::forms;
+use super::forms::{MAX_FORM_BYTES, forms};
 use super::mask::{MASK, Mask, Masker};
 
 fn masked(secrets: &[&str], text: &str) -> String {
@@ -12,7 +12,7 @@ fn masked(secrets: &[&str], text: &str) -> String {
 }
 
 /// Marks each byte of each occurrence of each form, found by comparing at every place.
-fn model(secrets: &[Vec<u8>], text: &[u8]) -> Vec<u8> {
+pub(super) fn model(secrets: &[Vec<u8>], text: &[u8]) -> Vec<u8> {
     let mut spans: Vec<(usize, usize)> = Vec::new();
     for form in forms(secrets) {
         let starts = (0..text.len()).filter(|start| text[*start..].starts_with(&form));
@@ -43,7 +43,7 @@ fn chunks<'a>(text: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// The text with neighbouring masks shown as one.
-fn squeezed(text: &[u8]) -> String {
+pub(super) fn squeezed(text: &[u8]) -> String {
     let mut text = String::from_utf8(text.to_vec()).unwrap();
     while text.contains("****") {
         text = text.replace("****", "***");
@@ -117,6 +117,64 @@ proptest! {
             prop_assert!(out.windows(3).any(|window| window == MASK));
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// More forms than the vectorised search takes, so that the grid looks: of all lengths, near and far from each other.
+    #[test]
+    fn many_secrets_are_masked_like_few(
+        short in 3_usize..20,
+        seed in any::<u32>(),
+        pieces in vec((any::<prop::sample::Index>(), 0_usize..40, 0_usize..40), 0..40),
+        lengths in vec(1_usize..300, 1..4),
+    ) {
+        let secrets: Vec<Vec<u8>> = (0..150_u32)
+            .map(|number| {
+                let word = format!("{:x}", u64::from(seed.wrapping_mul(number + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                word.bytes().cycle().take(short + number as usize % 17).collect()
+            })
+            .collect();
+        let text: Vec<u8> = pieces
+            .iter()
+            .flat_map(|(which, cut, filler)| {
+                let secret = which.get(&secrets);
+                let part = &secret[..secret.len().saturating_sub(cut / 8)];
+                [part, &b"0123456789abcdef lorem ipsum dolor sit amet"[..*filler]].concat()
+            })
+            .collect();
+        let mut masker = Masker::new(Mask::new(&secrets).unwrap(), 0);
+        let mut out = Vec::new();
+        for chunk in chunks(&text, &lengths) {
+            masker.push(chunk, &mut out);
+        }
+        masker.flush(&mut out);
+        prop_assert_eq!(out, model(&secrets, &text));
+    }
+}
+
+/// The least window of a stream is 8 KiB: what is held back is not acknowledged, and must leave room in it.
+#[test]
+fn a_large_secret_is_hidden_without_holding_back_much() {
+    let secret: String =
+        (0..9000).map(|index| char::from(b'!' + u8::try_from(index * index % 89).unwrap())).collect();
+    let encoded = STANDARD.encode(&secret);
+    let text = format!("before {secret} between {encoded} behind {}", &secret[..6000]);
+    let mask = Mask::new(&[&secret]).unwrap();
+    for length in [1, 100, 4096, text.len()] {
+        let (mut masker, mut out) = (Masker::new(mask.clone(), 0), Vec::new());
+        for chunk in text.as_bytes().chunks(length) {
+            let written = masker.push(chunk, &mut out);
+            assert!(masker.next() - written <= 2 * MAX_FORM_BYTES as u64);
+        }
+        masker.flush(&mut out);
+        let out = squeezed(&out);
+        assert!(out.starts_with("before *** between ***") && out.contains(" behind ***"), "{out}");
+        // Of the part of one that ends the text, what is no whole piece shows.
+        assert!(out.len() < 60 + MAX_FORM_BYTES, "{out}");
+    }
+    assert_eq!(mask.apply(text.as_bytes()), model(&[secret.into_bytes()], text.as_bytes()));
 }
 
 /// More forms than the vectorised search takes.

@@ -5,7 +5,8 @@
 //! are its head and stay; the rest is a ring: when it is full, its oldest segment is given up and the slot serves
 //! again. So a log is bounded on any file system, without renaming, truncating or punching holes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::frame::FRAME_OVERHEAD;
 
@@ -16,15 +17,16 @@ pub(super) const FILE_HEADER_BYTES: u64 = 4096;
 pub(super) const SEGMENT_HEADER_BYTES: u64 = 64;
 
 const SEGMENTS_PER_STEP: u64 = 16;
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 20;
+/// How large slots are.
+pub(super) const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 20;
 
 /// How much of a log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes kept of one step, half of them its first. At least 256 KiB are.
     pub max_step_bytes: u64,
-    /// Bytes kept of the workflow, unused ends of slots not counted; beyond, the oldest segment goes that is in no
-    /// step's head, or else the oldest.
+    /// Bytes kept of the workflow, unused ends of slots not counted. Beyond, what other steps than the running one have kept
+    /// of their ends goes first, then their beginnings; but the first half of the workflow's beginnings stays.
     pub max_total_bytes: u64,
 }
 
@@ -37,6 +39,13 @@ impl Limits {
     pub(super) fn segment_bytes(self) -> u64 {
         (self.max_step_bytes / SEGMENTS_PER_STEP).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
     }
+}
+
+/// How far a stream of a step has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Offsets {
+    pub(super) stored: u64,
+    pub(super) raw: u64,
 }
 
 /// A run of consecutive records of one step, in one slot.
@@ -54,6 +63,15 @@ pub(super) struct Segment {
     /// Bytes of output in the log before this segment, and in it.
     pub(super) bytes_before: u64,
     pub(super) bytes: u64,
+    /// Where the step's two streams stood before it.
+    pub(super) begins: [Offsets; 2],
+}
+
+impl Segment {
+    /// The number of the record after its last.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.records
+    }
 }
 
 /// What a reader that wants some record finds.
@@ -113,7 +131,8 @@ impl Segments {
     pub(super) fn recovered(limits: Limits, segment_bytes: u64, slots: u32, found: Vec<Segment>) -> Self {
         let mut segments = Self::new(limits, segment_bytes);
         segments.slots = slots;
-        segments.free = (0..slots).filter(|slot| found.iter().all(|segment| segment.slot != *slot)).collect();
+        let taken: HashSet<u32> = found.iter().map(|segment| segment.slot).collect();
+        segments.free = (0..slots).filter(|slot| !taken.contains(slot)).collect();
         for segment in found {
             segments.account(segment, segment.used);
             segments.next_sequence = segments.next_sequence.max(segment.first + segment.records);
@@ -127,6 +146,15 @@ impl Segments {
         self.next_sequence
     }
 
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Every segment, in order.
+    pub(super) fn all(&self) -> Vec<Segment> {
+        self.by_first.values().copied().collect()
+    }
+
     /// The longest payload of one record: small enough that a slot's unused end is no great loss.
     pub(super) fn max_payload(&self) -> usize {
         usize::try_from(self.segment_bytes / 4).map_or(usize::MAX, |quarter| quarter.min(64 << 10))
@@ -136,8 +164,9 @@ impl Segments {
         FILE_HEADER_BYTES + u64::from(segment.slot) * self.segment_bytes
     }
 
-    /// The segment that the next record, of `step` and with `payload` bytes, goes to; others may be given up for it.
-    pub(super) fn place(&mut self, step: i32, payload: usize) -> Segment {
+    /// The segment that the next record, of `step` and with `payload` bytes, goes to; others may be given up for it. The
+    /// step's streams stand at `now`.
+    pub(super) fn place(&mut self, step: i32, payload: usize, now: [Offsets; 2]) -> Segment {
         let frame = (payload + FRAME_OVERHEAD) as u64;
         if let Some(last) = self.by_first.values().next_back().copied() {
             if last.step == step && last.used + frame <= self.segment_bytes {
@@ -156,7 +185,8 @@ impl Segments {
         });
         let (first, bytes_before) = (self.next_sequence, self.next_bytes);
         let used = SEGMENT_HEADER_BYTES;
-        let segment = Segment { first, records: 0, step, head, slot, used, bytes_before, bytes: 0 };
+        let segment =
+            Segment { first, records: 0, step, head, slot, used, bytes_before, bytes: 0, begins: now };
         self.account(segment, used);
         self.by_first.insert(first, segment);
         segment
@@ -180,7 +210,7 @@ impl Segments {
         let before = self.by_first.range(..=sequence).next_back().map(|(_, segment)| *segment);
         match before {
             Some(segment) if sequence < segment.first + segment.records => Location::In(segment),
-            _ => match self.by_first.range(sequence + 1..).next() {
+            _ => match self.by_first.range((Excluded(sequence), Unbounded)).next() {
                 Some((_, next)) => {
                     let bytes_known = before.map_or(0, |segment| segment.bytes_before + segment.bytes);
                     Location::Gone { next: *next, bytes_known }
@@ -188,6 +218,12 @@ impl Segments {
                 None => Location::Ahead,
             },
         }
+    }
+
+    /// The last segment of `step` that begins early enough.
+    pub(super) fn last_of(&self, step: i32, early_enough: impl Fn(&Segment) -> bool) -> Option<Segment> {
+        let of_step = self.by_first.values().filter(|segment| segment.step == step);
+        of_step.take_while(|segment| early_enough(segment)).last().copied()
     }
 
     /// Whether the segment that begins with `first` still holds its slot. Sequence numbers never come again.
@@ -203,11 +239,27 @@ impl Segments {
             self.give_up(oldest);
         }
         while self.used + self.segment_bytes > self.limits.max_total_bytes {
-            let mut segments = self.by_first.values();
-            let oldest = segments.find(|segment| !segment.head).or_else(|| self.by_first.values().next());
-            let Some(oldest) = oldest.map(|segment| segment.first) else { break };
-            self.give_up(oldest);
+            let Some(victim) = self.victim(step) else { break };
+            self.give_up(victim);
         }
+    }
+
+    /// The first record of the segment that the workflow can spare most while `running` writes.
+    fn victim(&self, running: i32) -> Option<u64> {
+        let mut before = 0;
+        let rank = |segment: &Segment| {
+            let in_workflows_head = before < self.limits.max_total_bytes / 2;
+            before += segment.used;
+            match (segment.step == running, segment.head) {
+                (false, false) => 0,
+                (false, true) if !in_workflows_head => 1,
+                (true, false) => 2,
+                _ if !in_workflows_head => 3,
+                _ => 4,
+            }
+        };
+        // The oldest of those that rank first.
+        self.by_first.values().map(rank).zip(self.by_first.keys()).min().map(|(_, first)| *first)
     }
 
     fn give_up(&mut self, first: u64) {

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use super::file::{self, StreamOffsets};
 use super::follow::Follower;
 use super::frame::{Control, FrameHead, FrameKind, Stream, encode};
-use super::mask::{Mask, Masker};
-use super::segments::{Limits, Segments};
+use super::mask::{Mask, MaskError, Masker};
+use super::parts::Parts;
+use super::segments::{Limits, Offsets, Segments};
 use crate::host::tmpfile::anonymous_file;
 
 /// Why the log can't be written or opened.
@@ -44,6 +45,14 @@ pub enum LogError {
     Gap { step: i32, stream: Stream, expected: u64, got: u64 },
     #[error("the log of the workflow is sealed; nothing can be added to it")]
     Sealed,
+}
+
+/// Output that this process has written to logs, of all stores.
+static BYTES_STORED: AtomicU64 = AtomicU64::new(0);
+
+/// How many bytes of output this process has stored in all its logs, as they are after masking.
+pub fn bytes_stored() -> u64 {
+    BYTES_STORED.load(Ordering::Relaxed)
 }
 
 /// What of a stream is in the store.
@@ -92,13 +101,14 @@ impl Log {
 
 struct Writer {
     log: Arc<Log>,
-    mask: Mask,
+    mask: Mutex<Mask>,
     progress: watch::Sender<()>,
     pen: Mutex<Pen>,
 }
 
 /// Held by whoever writes: one record after the other.
 struct Pen {
+    /// What goes before a record's payload, kept for its memory.
     frame: Vec<u8>,
     offsets: StreamOffsets,
 }
@@ -107,6 +117,14 @@ impl LogStore {
     /// Begins a log in the new file `path` (mode 0600), masking with `mask`.
     pub fn create(path: &Path, limits: Limits, mask: Mask) -> Result<Self, LogError> {
         let file = file::create(path).map_err(|error| io_error("create", path, error))?;
+        Self::begin(file, path, limits, mask)
+    }
+
+    /// Begins a log in `file`, new and empty, which messages call `path`.
+    ///
+    /// # Errors
+    /// When its header can't be written.
+    pub fn create_in(file: File, path: &Path, limits: Limits, mask: Mask) -> Result<Self, LogError> {
         Self::begin(file, path, limits, mask)
     }
 
@@ -134,15 +152,38 @@ impl LogStore {
 
     fn with(log: Log, mask: Mask, offsets: StreamOffsets) -> Self {
         let pen = Mutex::new(Pen { frame: Vec::new(), offsets });
-        let writer = Writer { log: Arc::new(log), mask, progress: watch::Sender::new(()), pen };
+        let (mask, progress) = (Mutex::new(mask), watch::Sender::new(()));
+        let writer = Writer { log: Arc::new(log), mask, progress, pen };
         Self { writer: Arc::new(writer) }
+    }
+
+    /// Masks these secrets too, in what appenders made from now on and marks added from now on say.
+    ///
+    /// # Errors
+    /// When there are too many bytes of them.
+    pub fn mask_also<S: AsRef<[u8]>>(&self, secrets: impl IntoIterator<Item = S>) -> Result<(), MaskError> {
+        let secrets: Vec<S> = secrets.into_iter().collect();
+        let mut mask = self.writer.mask.lock().unwrap_or_else(PoisonError::into_inner);
+        *mask = mask.also(&secrets)?;
+        Ok(())
+    }
+
+    /// Drops the mask and the secrets in it: for a log that is sealed.
+    pub fn forget_secrets(&self) {
+        *self.writer.mask.lock().unwrap_or_else(PoisonError::into_inner) = Mask::none();
+    }
+
+    /// The mask in force.
+    pub fn mask(&self) -> Mask {
+        self.writer.mask()
     }
 
     /// The way to write one stream of one step, from where the log stands. One at a time for each stream.
     pub fn appender(&self, step: i32, stream: Stream) -> Appender {
         let acknowledged = self.acknowledged(step, stream);
-        let masker = Masker::new(self.writer.mask.clone(), acknowledged.raw);
-        Appender { store: self.clone(), step, stream, masker, pending: Vec::new(), acknowledged }
+        let masker = Masker::new(self.writer.mask(), acknowledged.raw);
+        let pending = Parts::new(self.writer.log.index().max_payload(), acknowledged.raw);
+        Appender { store: self.clone(), step, stream, masker, pending, acknowledged }
     }
 
     /// How far a stream is stored: where its source has to go on after a restart.
@@ -153,8 +194,8 @@ impl LogStore {
 
     /// Adds a mark; its texts are masked too.
     pub fn control(&self, step: i32, control: &Control) -> Result<(), LogError> {
-        let masked =
-            |text: &str| String::from_utf8_lossy(&self.writer.mask.apply(text.as_bytes())).into_owned();
+        let mask = self.writer.mask();
+        let masked = |text: &str| String::from_utf8_lossy(&mask.apply(text.as_bytes())).into_owned();
         let longest = self.writer.log.index().max_payload() / 8;
         // A JSON string takes up to six bytes for one, and there are two that a workflow's author chooses.
         let cut = |mut text: String, longest: usize| {
@@ -194,6 +235,10 @@ impl LogStore {
 }
 
 impl Writer {
+    fn mask(&self) -> Mask {
+        self.mask.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn pen(&self) -> MutexGuard<'_, Pen> {
         self.pen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,32 +246,36 @@ impl Writer {
     fn write(&self, step: i32, kind: FrameKind, raw_offset: u64, payload: &[u8]) -> Result<(), LogError> {
         let mut pen = self.pen();
         let pen = &mut *pen;
+        let now = [Stream::Stdout, Stream::Stderr]
+            .map(|stream| pen.offsets.get(&(step, stream)).copied().unwrap_or_default());
         let (segment, at, sequence) = {
             let mut index = self.log.index();
             if index.sealed {
                 return Err(LogError::Sealed);
             }
-            let segment = index.place(step, payload.len());
+            let segment = index.place(step, payload.len(), now);
             (segment, index.file_offset(&segment), index.next_sequence())
         };
         pen.frame.clear();
         if segment.records == 0 {
-            file::encode_segment(&segment, &pen.offsets, &mut pen.frame);
+            file::encode_segment(&segment, &mut pen.frame);
         }
-        let mut offset = 0;
-        if let FrameKind::Data(stream) = kind {
-            offset = pen.offsets.get(&(step, stream)).copied().unwrap_or_default().stored;
-        }
+        let offset = match kind {
+            FrameKind::Data(stream) => now[stream.lane()].stored,
+            FrameKind::Control => 0,
+        };
         let head = FrameHead { kind, sequence, time: Timestamp::now(), offset, raw_offset };
-        encode(head, payload, &mut pen.frame);
+        let tail = encode(head, payload.len(), &mut pen.frame);
         let at = if segment.records == 0 { at } else { at + segment.used };
-        self.log.file.write_all_at(&pen.frame, at).map_err(|error| self.log.error("write", error))?;
+        file::write_parts(&self.log.file, [&pen.frame, payload, &tail], at)
+            .map_err(|error| self.log.error("write", error))?;
 
         let mut output = 0;
         if let FrameKind::Data(stream) = kind {
             output = payload.len();
+            BYTES_STORED.fetch_add(output as u64, Ordering::Relaxed);
             let stored = offset + output as u64;
-            pen.offsets.insert((step, stream), file::Offsets { stored, raw: raw_offset });
+            pen.offsets.insert((step, stream), Offsets { stored, raw: raw_offset });
         }
         self.log.index().commit(payload.len(), output);
         self.progress.send_replace(());
@@ -241,8 +290,8 @@ pub struct Appender {
     step: i32,
     stream: Stream,
     masker: Masker,
-    /// Masked, but not yet stored: only after an error is it not empty.
-    pending: Vec<u8>,
+    /// Masked, but not yet stored: only after an error is there any.
+    pending: Parts,
     acknowledged: Acknowledged,
 }
 
@@ -260,27 +309,22 @@ impl Appender {
             return Err(LogError::Gap { step: self.step, stream: self.stream, expected, got: raw_offset });
         };
         let new = usize::try_from(seen).ok().and_then(|seen| bytes.get(seen..)).unwrap_or_default();
-        self.masker.push(new, &mut self.pending);
-        self.store_pending()
+        let raw = self.masker.push(new, &mut self.pending);
+        self.store_pending(raw)
     }
 
-    /// Stores what is held back: the stream is at its end.
+    /// Stores what is held back: the stream is at its end, and all of it is acknowledged.
     pub fn finish(&mut self) -> Result<Acknowledged, LogError> {
-        self.masker.flush(&mut self.pending);
-        self.store_pending()
+        let raw = self.masker.flush(&mut self.pending);
+        self.store_pending(raw)
     }
 
-    fn store_pending(&mut self) -> Result<Acknowledged, LogError> {
-        let raw = self.masker.written();
-        let longest = self.store.writer.log.index().max_payload();
-        while !self.pending.is_empty() || self.acknowledged.raw < raw {
-            let part = &self.pending[..self.pending.len().min(longest)];
-            // Only the last part vouches for the source's bytes: the mask has blurred which are in the earlier ones.
-            let part_raw = if part.len() == self.pending.len() { raw } else { self.acknowledged.raw };
-            self.store.writer.write(self.step, FrameKind::Data(self.stream), part_raw, part)?;
-            self.acknowledged =
-                Acknowledged { raw: part_raw, stored: self.acknowledged.stored + part.len() as u64 };
-            self.pending.drain(..part.len());
+    fn store_pending(&mut self, raw: u64) -> Result<Acknowledged, LogError> {
+        self.pending.end(raw);
+        while let Some((part, raw)) = self.pending.first() {
+            self.store.writer.write(self.step, FrameKind::Data(self.stream), raw, part)?;
+            self.acknowledged = Acknowledged { raw, stored: self.acknowledged.stored + part.len() as u64 };
+            self.pending.pop();
         }
         Ok(self.acknowledged)
     }

@@ -192,12 +192,20 @@ async fn the_workflow_as_a_whole_is_bounded() {
     let size = fs::metadata(directory.path().join("log")).unwrap().len();
     assert!(size <= LIMITS.max_total_bytes * 9 / 8, "{size}");
     let mut follower = store.follow(0);
-    assert!(matches!(follower.next().await, Some(Err(FollowError::Expired(_)))));
-    let mut last = None;
+    let (mut steps, mut cut, mut last) = (std::collections::BTreeSet::new(), 0, None);
     while let Some(item) = follower.next().await {
-        last = item.map(|record| record.sequence).ok().or(last);
+        match item {
+            Ok(record) => {
+                steps.insert(record.step);
+                last = Some(record.sequence);
+            }
+            Err(FollowError::Expired(range)) => cut += range.bytes,
+            Err(other) => panic!("{other}"),
+        }
     }
     assert_eq!(last, Some(40 * 200 - 1), "the newest is there");
+    assert!(steps.contains(&0) && steps.contains(&39) && !steps.contains(&20), "{steps:?}");
+    assert!(cut >= 40 * 200 * 1024 - LIMITS.max_total_bytes, "{cut} bytes are told to be cut");
 }
 
 #[tokio::test]
@@ -385,4 +393,16 @@ fn json_has_upstreams_names() {
     {"kind":"data","content":"�(","content_base64":"wyg=","time":"2026-01-02T03:04:05.678901Z","step_id":-1,"stream":"stderr","record":7,"raw_offset":12}
     {"kind":"control","content":"4096 bytes of output are cut here","time":"2026-01-02T03:04:05.678901Z","step_id":2,"record":8}
     "#);
+}
+
+#[test]
+fn what_is_stored_is_counted_for_all_logs_and_marks_are_not() {
+    let (_directory, store) = temporary(LIMITS);
+    let before = bytes_stored();
+    store.control(0, &control("not output")).unwrap();
+    let mut appender = store.appender(0, Stream::Stdout);
+    appender.append(0, &[b'x'; 10_000]).unwrap();
+    appender.finish().unwrap();
+    // Other tests write logs of their own meanwhile.
+    assert!(bytes_stored() >= before + 10_000);
 }
