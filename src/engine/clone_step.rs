@@ -1,30 +1,41 @@
-//! How the repository gets into the machine: from a disk, or by upstream's git commands.
+//! How the repository gets to the steps: from a disk, or by upstream's git commands.
 
-use super::{CloneOptions, PlanInput, SourceKind};
+use super::plan::{Action, Step, StepKind};
+use super::{CloneOptions, Manifest, PlanInput, SourceKind, TriggerKind};
 
-/// The clone step, as far as it is the same for every engine.
-pub(super) struct CloneStep {
-    /// What is shown as its command.
-    pub(super) shown: String,
-    /// What a shell runs; `None` when the agent unpacks the source disk.
-    pub(super) script: Option<String>,
-}
+/// Upstream's names of a step that fetches.
+const FETCH: &str = "Clone repository into workspace";
+const FETCH_FAILS: &str = "Clone repository into workspace (error)";
 
-/// The step for `input`'s source.
+/// The step that brings `input`'s source to `destination`, unless the file does without. `exec` makes an action of a
+/// script.
 ///
 /// If the trigger's metadata is no good, the step says so and fails, as upstream's does: the log is where the author
 /// looks.
-pub(super) fn build(options: &CloneOptions, input: &PlanInput) -> CloneStep {
-    match &input.source {
+pub(super) fn plan(
+    manifest: &Manifest,
+    input: &PlanInput,
+    destination: &str,
+    exec: impl Fn(&str) -> Action,
+) -> Option<Step> {
+    if manifest.clone.skip {
+        return None;
+    }
+    let (name, command, action) = match &input.source {
         SourceKind::Disk { commit, dirty } => {
-            CloneStep { shown: unpack(commit.as_deref(), *dirty), script: None }
+            let action = Action::UnpackSource { destination: destination.to_owned() };
+            ("clone", unpack(commit.as_deref(), *dirty), action)
         }
         SourceKind::Remote { verify_tls } => {
-            let script = fetch(options, input, *verify_tls)
-                .unwrap_or_else(|fault| format!("echo 'failed to get clone info: {fault}' >&2; exit 1"));
-            CloneStep { shown: script.clone(), script: Some(script) }
+            let (name, script) = match fetch(&manifest.clone, input, *verify_tls) {
+                Ok(script) => (FETCH, script),
+                Err(fault) => (FETCH_FAILS, format!("echo 'Failed to get clone info: {fault}' && exit 1")),
+            };
+            let action = exec(&script);
+            (name, script, action)
         }
-    }
+    };
+    Some(Step { index: 0, name: name.to_owned(), kind: StepKind::System, command, action })
 }
 
 fn unpack(commit: Option<&str>, dirty: bool) -> String {
@@ -36,6 +47,7 @@ fn unpack(commit: Option<&str>, dirty: bool) -> String {
     }
 }
 
+/// Upstream's four commands, or what is wrong with the metadata in words that a single-quoted shell word holds.
 fn fetch(options: &CloneOptions, input: &PlanInput, verify_tls: bool) -> Result<String, &'static str> {
     let url = input.facts.repository.clone_url().ok_or("the repository has no URL")?;
     // What is put into a script is checked instead of quoted: nothing legitimate needs quoting.
@@ -51,15 +63,19 @@ fn fetch(options: &CloneOptions, input: &PlanInput, verify_tls: bool) -> Result<
         fetch.push_str(" --tags");
     }
     fetch.push_str(" origin");
-    if let Some(sha) = input.sha() {
-        if !is_object_name(sha) {
-            return Err("the commit is not a git object name");
+    match (input.sha(), &input.trigger.kind) {
+        (Some(sha), _) if is_object_name(sha) => {
+            fetch.push(' ');
+            fetch.push_str(sha);
         }
-        fetch.push(' ');
-        fetch.push_str(sha);
+        (Some(_), _) => return Err("the commit is not a git object name"),
+        // The tip of the default branch.
+        (None, TriggerKind::Manual { .. }) => {}
+        // Upstream would fetch the default branch here, and test something else than what was asked for.
+        (None, TriggerKind::Push { .. }) => return Err("the push names no commit"),
+        (None, TriggerKind::PullRequest { .. }) => return Err("the pull request names no commit"),
     }
-    // Joined so that the first failure is the step's.
-    Ok(["git init", &format!("git remote add origin {url}"), &fetch, "git checkout FETCH_HEAD"].join(" &&\n"))
+    Ok(["git init", &format!("git remote add origin {url}"), &fetch, "git checkout FETCH_HEAD"].join("\n"))
 }
 
 fn is_plain_url(url: &str) -> bool {

@@ -42,6 +42,12 @@ impl ManifestErrors {
         Self { file_name: printable(file_name), source: source.to_owned(), problems }
     }
 
+    /// The name it was parsed under, fit to be shown.
+    #[must_use]
+    pub fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
     /// The problems, first line first.
     #[must_use]
     pub fn problems(&self) -> &[Diagnostic] {

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{RunFacts, Secret, Trigger, TriggerKind};
+use super::{PlanError, RunFacts, Secret, Trigger, TriggerKind};
+use crate::text::printable;
 
 /// Linux takes no `NAME=value` longer than this (`MAX_ARG_STRLEN`, 32 pages, less the final NUL).
 const LONGEST_VARIABLE_BYTES: usize = 128 * 1024 - 1;
@@ -118,6 +119,30 @@ pub(super) fn predefined(trigger: &Trigger, facts: &RunFacts, sha: Option<&str>)
     variables
 }
 
+/// Whether each of `secrets` can be put into an environment.
+///
+/// # Errors
+/// [`PlanError::Secret`] names the first that can't.
+pub fn check_secrets(secrets: &[(String, Secret)]) -> Result<(), PlanError> {
+    secrets.iter().try_for_each(|(name, secret)| match fault(name, secret.expose()) {
+        Some(fault) => Err(PlanError::Secret { name: printable(name), fault }),
+        None => Ok(()),
+    })
+}
+
+/// The same of a manual run's inputs.
+pub(super) fn check_inputs(trigger: &Trigger) -> Result<(), PlanError> {
+    let TriggerKind::Manual { inputs, .. } = &trigger.kind else { return Ok(()) };
+    inputs.iter().try_for_each(|(name, value)| match fault(name, value) {
+        Some(fault) => Err(PlanError::Input { name: printable(name), fault }),
+        None => Ok(()),
+    })
+}
+
+fn fault(name: &str, value: &str) -> Option<&'static str> {
+    name_fault(name).or_else(|| value_fault(name, value))
+}
+
 /// Why `name` can't be a variable's name.
 pub(super) fn name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
@@ -134,9 +159,9 @@ pub(super) fn name_fault(name: &str) -> Option<&'static str> {
 /// Why `value` can't be what `name` is set to.
 pub(super) fn value_fault(name: &str, value: &str) -> Option<&'static str> {
     if value.contains('\0') {
-        Some("contains a NUL, which no variable can")
+        Some("contains a NUL, which no variable can; remove it")
     } else if name.len() + 1 + value.len() > LONGEST_VARIABLE_BYTES {
-        Some("is too long; Linux takes 128 KiB for a variable. Put it into a file in the repository")
+        Some("is too long, Linux takes 128 KiB for a variable; put it into a file in the repository")
     } else {
         None
     }

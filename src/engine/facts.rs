@@ -1,8 +1,9 @@
 //! What a plan needs to know besides the file.
 
-use super::{Secret, Trigger};
+use super::Trigger;
 
-/// All that goes into a plan. Nothing in it is looked up here: the caller has read the image, git and the secrets.
+/// All that goes into a plan. Nothing in it is looked up here: the caller has read the image and git.
+/// Secrets are no part of it: a plan can be shown and kept.
 #[derive(Clone, Debug)]
 pub struct PlanInput {
     /// The file's name without folder and ending.
@@ -12,7 +13,6 @@ pub struct PlanInput {
     /// The image that `image:`, or the default, led to. Engine `microvm` needs it; others have none.
     pub image: Option<ImageFacts>,
     pub source: SourceKind,
-    pub secrets: Vec<(String, Secret)>,
 }
 
 /// What is known of the run; an unknown fact leaves its `TANGLED_*` unset.
@@ -29,13 +29,13 @@ pub struct RunFacts {
 /// What is known of the repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repository {
-    /// The knot's host, with its port if it has one.
+    /// The knot's host, with its port if it has one; a scheme before it (`http://`) counts.
     pub knot: Option<String>,
     pub owner_did: Option<String>,
     pub repo_did: Option<String>,
     pub name: Option<String>,
     pub default_branch: Option<String>,
-    /// Where it is cloned from; `None` means `https://<knot>/<repo_did>`.
+    /// Where it is cloned from; `None` means `<scheme>://<knot>/<repo_did>`.
     pub url: Option<String>,
 }
 
@@ -81,8 +81,21 @@ impl Repository {
     pub fn clone_url(&self) -> Option<String> {
         match (&self.url, &self.knot, &self.repo_did) {
             (Some(url), ..) => Some(url.clone()),
-            (None, Some(knot), Some(did)) => Some(format!("https://{knot}/{did}")),
+            (None, Some(knot), Some(did)) => Some(format!("{}/{did}", knot_url(knot)?)),
             _ => None,
         }
     }
+}
+
+/// Upstream's reading of a knot: `https`, unless it says otherwise or is a developer's own machine. Websocket schemes
+/// stand for their http ones; the host is in lower case.
+fn knot_url(knot: &str) -> Option<String> {
+    let (scheme, host) = match knot.split_once("://") {
+        Some(("https" | "wss", host)) => ("https", host),
+        Some(("http" | "ws", host)) => ("http", host),
+        Some(_) => return None,
+        None if knot.starts_with("localhost:") => ("http", knot),
+        None => ("https", knot),
+    };
+    Some(format!("{scheme}://{}", host.trim_end_matches('/').to_lowercase()))
 }

@@ -1,14 +1,7 @@
-//! `engine: kubernetes`: all steps run in one Job.
-//!
-//! Its files are read and checked; its steps can't be planned yet.
+//! `engine: kubernetes`: as `docker`, but all steps run in one Job, on a node of the `architecture` that the file names.
 
-use super::{EngineKind, Location, Manifest, PlanError};
+use super::{Manifest, Plan, PlanError, PlanInput, container, docker};
 
-/// Says so, at the line that chose the engine.
-pub(super) fn not_yet(manifest: &Manifest) -> PlanError {
-    PlanError::EngineNotYet {
-        engine: EngineKind::Kubernetes,
-        needs: "a Kubernetes cluster",
-        at: Location::new(&manifest.file_name, manifest.engine.span),
-    }
+pub(super) fn plan(manifest: &Manifest, input: &PlanInput) -> Result<Plan, PlanError> {
+    container::plan(manifest, input, docker::surroundings(manifest, true)?)
 }

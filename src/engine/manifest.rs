@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::yaml::{self, Limits, Span};
-use super::{ManifestErrors, Pattern, decode};
+use super::{Diagnostic, ManifestErrors, Pattern, decode};
 
 /// A workflow file whose every key was known and every value made sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,6 +148,24 @@ impl Manifest {
     pub fn parse(file_name: &str, text: &str) -> Result<Self, ManifestErrors> {
         let loaded = yaml::load(text, &Limits::default());
         decode::manifest(file_name, loaded).map_err(|problems| ManifestErrors::new(file_name, text, problems))
+    }
+
+    /// Reads a workflow file as it is on a disk.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`]; and when it is no UTF-8 text, at its first byte that is none.
+    pub fn parse_bytes(file_name: &str, bytes: &[u8]) -> Result<Self, ManifestErrors> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(file_name, text),
+            Err(error) => {
+                let text = String::from_utf8_lossy(bytes);
+                // What is before the fault reads the same in both.
+                let span = Span::of_offset(&text, error.valid_up_to());
+                let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+                let message = format!("byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8");
+                Err(ManifestErrors::new(file_name, &text, vec![Diagnostic::new(span, message)]))
+            }
+        }
     }
 
     /// The keys that ask for a NixOS configuration and are not empty: what upstream calls an enabled config.

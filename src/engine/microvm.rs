@@ -1,10 +1,12 @@
 //! `engine: microvm`: each step is a command that the agent runs in a virtual machine.
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::clone_step;
-use super::environment::{self, name_fault, value_fault};
+use super::environment;
 use super::plan::{Action, ExecPlan, Plan, Step, StepKind};
-use super::{EngineKind, Environment, Location, Manifest, PlanError, PlanInput, TriggerKind};
-use crate::text::printable;
+use super::{Dependencies, EngineKind, Environment, Location, Manifest, PlanError, PlanInput, Spanned};
 
 /// The repository in the guest, and the folder that steps start in.
 pub const WORK_DIR: &str = "/workspace/repo";
@@ -19,57 +21,85 @@ pub const BASE_PATH: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/de
                              /usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn plan(manifest: &Manifest, input: &PlanInput) -> Result<Plan, PlanError> {
-    let image =
-        input.image.as_ref().ok_or_else(|| PlanError::NoImage { file: manifest.file_name.clone() })?;
-    refuse_nixos_options(manifest, &image.name, image.base_config_hash.is_some())?;
-    refuse_bad_variables(input)?;
+    let image = input.image.as_ref().ok_or_else(|| PlanError::NoImage {
+        file: manifest.file_name.clone(),
+        engine: EngineKind::Microvm,
+    })?;
+    if image.base_config_hash.is_none() {
+        refuse_nixos_options(manifest, &image.name)?;
+    }
+    environment::check_inputs(&input.trigger)?;
 
     let environment = workflow_environment(manifest, input);
     let exec = |command: &str, own: &[(String, String)]| {
-        let mut env = environment.clone();
-        env.extend_secrets(&input.secrets);
-        env.extend(own);
         Action::Exec(ExecPlan {
             argv: vec![image.shell.clone(), "-lc".to_owned(), with_devshell(command)],
-            env,
+            environment: environment.clone(),
+            own_environment: own.to_vec(),
+            fixed_environment: Vec::new(),
             cwd: WORK_DIR.to_owned(),
-            user: WORKFLOW_USER.to_owned(),
+            user: Some(WORKFLOW_USER.to_owned()),
         })
     };
+    let mut steps = Vec::with_capacity(manifest.steps.len() + 2);
+    steps.extend(clone_step::plan(manifest, input, WORK_DIR, |script| exec(script, &[])));
+    steps.extend(activation(manifest));
+    steps.extend(manifest.steps.iter().map(|step| Step {
+        index: 0,
+        name: step.name.clone(),
+        kind: StepKind::User,
+        command: step.command.clone(),
+        action: exec(&step.command, &step.environment),
+    }));
+    Ok(Plan::new(manifest, input, Some(image.name.clone()), steps, environment, None))
+}
 
-    let mut steps = Vec::with_capacity(manifest.steps.len() + 1);
-    if !manifest.clone.skip {
-        let clone = clone_step::build(&manifest.clone, input);
-        let action = match clone.script {
-            Some(script) => exec(&script, &[]),
-            None => Action::UnpackSource { destination: WORK_DIR.to_owned() },
-        };
-        steps.push(Step {
-            index: 0,
-            name: "clone".to_owned(),
-            kind: StepKind::System,
-            command: clone.shown,
-            action,
-        });
-    }
-    for step in &manifest.steps {
-        steps.push(Step {
-            index: steps.len(),
-            name: step.name.clone(),
-            kind: StepKind::User,
-            command: step.command.clone(),
-            action: exec(&step.command, &step.environment),
-        });
-    }
-    Ok(Plan {
-        name: input.workflow_name.clone(),
-        engine: EngineKind::Microvm,
-        image: Some(image.name.clone()),
-        steps,
-        environment,
-        clone: manifest.clone,
-        caches: manifest.caches.clone(),
+/// Upstream's step for a file with NixOS options; its place is after the clone step, which may bring flakes along.
+fn activation(manifest: &Manifest) -> Option<Step> {
+    (!manifest.nixos_options().is_empty()).then(|| Step {
+        index: 0,
+        name: "NixOS config activation".to_owned(),
+        kind: StepKind::System,
+        command: "activate nixos config".to_owned(),
+        action: Action::ActivateConfig { user_config: UserConfig::of(manifest).to_json() },
     })
+}
+
+/// What the guest's NixOS takes, in upstream's order of keys.
+#[derive(Serialize)]
+struct UserConfig<'m> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<&'m Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    virtualisation: Option<&'m Value>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    dependencies: &'m [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registry: Option<&'m Value>,
+}
+
+impl<'m> UserConfig<'m> {
+    fn of(manifest: &'m Manifest) -> Self {
+        let filled = |option: &'m Option<Spanned<Value>>| {
+            let value = option.as_ref().map(|spanned| &spanned.value)?;
+            value.as_object().is_some_and(|map| !map.is_empty()).then_some(value)
+        };
+        let dependencies = match manifest.dependencies.as_ref().map(|spanned| &spanned.value) {
+            Some(Dependencies::Packages(packages)) => packages.as_slice(),
+            Some(Dependencies::ByRegistry(_)) | None => &[],
+        };
+        Self {
+            services: filled(&manifest.services),
+            virtualisation: filled(&manifest.virtualisation),
+            dependencies,
+            registry: filled(&manifest.registry),
+        }
+    }
+
+    fn to_json(&self) -> String {
+        // Maps of text to JSON values always have a form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// Upstream's prologue: not every image has the file, and the dev shell's own `PATH` must not hide the system's tools.
@@ -90,30 +120,9 @@ fn workflow_environment(manifest: &Manifest, input: &PlanInput) -> Environment {
     environment
 }
 
-fn refuse_nixos_options(manifest: &Manifest, image: &str, is_nixos: bool) -> Result<(), PlanError> {
+fn refuse_nixos_options(manifest: &Manifest, image: &str) -> Result<(), PlanError> {
     let options = manifest.nixos_options();
     let Some(first) = options.iter().map(|option| option.span).min() else { return Ok(()) };
     let keys = options.iter().map(|option| option.key).collect();
-    let at = Location::new(&manifest.file_name, first);
-    if is_nixos {
-        Err(PlanError::NixosNotYet { keys, at })
-    } else {
-        Err(PlanError::NotNixos { image: image.to_owned(), keys, at })
-    }
-}
-
-fn refuse_bad_variables(input: &PlanInput) -> Result<(), PlanError> {
-    for (name, secret) in &input.secrets {
-        if let Some(fault) = name_fault(name).or_else(|| value_fault(name, secret.expose())) {
-            return Err(PlanError::Secret { name: printable(name), fault });
-        }
-    }
-    if let TriggerKind::Manual { inputs, .. } = &input.trigger.kind {
-        for (name, value) in inputs {
-            if let Some(fault) = name_fault(name).or_else(|| value_fault(name, value)) {
-                return Err(PlanError::Input { name: printable(name), fault });
-            }
-        }
-    }
-    Ok(())
+    Err(PlanError::NotNixos { image: image.to_owned(), keys, at: Location::new(&manifest.file_name, first) })
 }

@@ -4,7 +4,7 @@
 //! out, so that `creel run`, `creel workflow ls`, the daemon and a fuzzer all share one reading of a file.
 //!
 //! ```text
-//! text ─ yaml ─▶ tree with positions ─ decode ─▶ Manifest ─ plan + one file an engine ─▶ Plan
+//! text ─ yaml ─▶ tree with positions ─ decode ─▶ Manifest ─ plan + one file an engine ─▶ Plan ─▶ runnable, or what is lacking
 //!                                                   └── when ─▶ does this trigger match, and why not
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! file is cleaned before it is shown on a terminal.
 
 mod clone_step;
+mod container;
 mod decode;
 mod diagnostic;
 mod docker;
@@ -21,6 +22,7 @@ mod kubernetes;
 mod manifest;
 mod microvm;
 mod nixery;
+mod not_yet;
 mod pattern;
 mod plan;
 mod plan_error;
@@ -31,15 +33,16 @@ mod workflow_id;
 pub mod yaml;
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
-pub use environment::Environment;
+pub use environment::{Environment, check_secrets};
 pub use facts::{ImageFacts, PlanInput, Repository, RunFacts, SourceKind};
 pub use manifest::{
     Cache, CloneOptions, Condition, Dependencies, EngineKind, Event, Manifest, ManifestStep, NixosOption,
     PullRequestAction, Spanned,
 };
 pub use microvm::{BASE_PATH, DEVSHELL_ENV, HOME, WORK_DIR, WORKFLOW_USER};
+pub use not_yet::NotYet;
 pub use pattern::{Pattern, PatternError};
-pub use plan::{Action, ExecPlan, Plan, Step, StepKind, plan};
+pub use plan::{Action, Container, ExecPlan, Plan, Step, StepKind, plan};
 pub use plan_error::{Location, PlanError};
 pub use secret::Secret;
 pub use when::{GitRef, Match, Trigger, TriggerKind};

@@ -19,13 +19,6 @@ pub struct Location {
 /// Why a manifest has no plan.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
-    #[error("{at}: engine `{engine}` is not supported yet; it needs {needs}")]
-    EngineNotYet { engine: EngineKind, needs: &'static str, at: Location },
-
-    /// The image could do it, creel can't.
-    #[error("{at}: NixOS configuration is not supported yet: {}", listed(.keys))]
-    NixosNotYet { keys: Vec<&'static str>, at: Location },
-
     /// Upstream's words after the name, so that a search finds them.
     #[error(
         "{at}: microVM image `{image}` is not a NixOS image: services, virtualisation, dependencies and registry workflow \
@@ -33,22 +26,14 @@ pub enum PlanError {
     )]
     NotNixos { image: String, keys: Vec<&'static str>, at: Location },
 
-    #[error("{file}: engine `microvm` needs an image, and none was given")]
-    NoImage { file: String },
+    #[error("{file}: engine `{engine}` needs an image, and none was given")]
+    NoImage { file: String, engine: EngineKind },
 
     #[error("secret `{name}` can't be put into the environment: {fault}")]
     Secret { name: String, fault: &'static str },
 
     #[error("input `{name}` can't be put into the environment: {fault}")]
     Input { name: String, fault: &'static str },
-}
-
-impl PlanError {
-    /// Whether the file is fine and creel is what lacks something; the CLI then exits with 3.
-    #[must_use]
-    pub fn is_not_yet(&self) -> bool {
-        matches!(self, Self::EngineNotYet { .. } | Self::NixosNotYet { .. })
-    }
 }
 
 impl Location {

@@ -5,11 +5,21 @@ use crate::text::printable;
 /// Characters of a command that become its name.
 const DERIVED_CHARACTERS: usize = 60;
 
+/// Characters of a given name that are kept: it stands in lists and tables.
+const GIVEN_CHARACTERS: usize = 200;
+
 /// A given name, as one printable line; `None` if nothing is left of it.
 pub(super) fn given(name: &str) -> Option<String> {
     let words: Vec<_> = name.split_whitespace().collect();
-    let line = printable(&words.join(" "));
+    let line = cut(printable(&words.join(" ")), GIVEN_CHARACTERS);
     (!line.is_empty()).then_some(line)
+}
+
+fn cut(line: String, characters: usize) -> String {
+    match line.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", line[..end].trim_end()),
+        None => line,
+    }
 }
 
 /// The first line of a command that says something, shortened.
@@ -21,11 +31,7 @@ pub(super) fn derived(command: &str) -> String {
         .find(says_something)
         .or_else(|| lines.find(|line| !line.is_empty()))
         .unwrap_or_default();
-    let line = printable(line);
-    match line.char_indices().nth(DERIVED_CHARACTERS) {
-        Some((end, _)) => format!("{}…", line[..end].trim_end()),
-        None => line,
-    }
+    cut(printable(line), DERIVED_CHARACTERS)
 }
 
 #[cfg(test)]
@@ -42,6 +48,7 @@ mod tests {
     fn a_long_line_is_cut_between_characters() {
         let name = derived(&"é".repeat(100));
         assert_eq!(name, format!("{}…", "é".repeat(60)));
+        assert_eq!(given(&"é".repeat(1000)), Some(format!("{}…", "é".repeat(200))));
     }
 
     #[test]

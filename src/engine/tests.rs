@@ -4,8 +4,13 @@ mod files;
 mod malformed;
 mod mutations;
 mod planning;
+mod upstream;
 
-use super::{GitRef, ImageFacts, Manifest, PlanInput, Repository, RunFacts, Secret, SourceKind, Trigger};
+use std::fmt::Write as _;
+
+use super::{
+    Action, GitRef, ImageFacts, Manifest, Plan, PlanInput, Repository, RunFacts, Secret, SourceKind, Trigger,
+};
 
 /// A commit that looks like one.
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -44,6 +49,66 @@ fn input() -> PlanInput {
             base_config_hash: None,
         }),
         source: SourceKind::Disk { commit: Some(SHA.to_owned()), dirty: false },
-        secrets: vec![("TOKEN".to_owned(), Secret::new("hunter2"))],
     }
+}
+
+/// The same as spindle asks it: the machine fetches the commit.
+fn remote() -> PlanInput {
+    let facts = RunFacts {
+        sha: Some(SHA.to_owned()),
+        pipeline_id: Some("at://did:web:knot.example.org/sh.tangled.pipeline/3kx5".to_owned()),
+        ..input().facts
+    };
+    PlanInput { facts, source: SourceKind::Remote { verify_tls: true }, ..input() }
+}
+
+fn nixos() -> ImageFacts {
+    ImageFacts {
+        name: "nixos".to_owned(),
+        shell: "/run/current-system/sw/bin/bash".to_owned(),
+        base_config_hash: Some("0c2k5q1jv8w0m5y2h7l3s6d9f4g1x8z0".to_owned()),
+    }
+}
+
+/// A plan in full, for people to compare.
+fn rendered(plan: &Plan) -> String {
+    let mut out = format!("{} on engine {}, image {:?}\n", plan.name, plan.engine, plan.image);
+    let mut line = |text: String| writeln!(out, "{text}").expect("a string takes it");
+    if let Some(container) = &plan.container {
+        line(format!("{container:?}"));
+    }
+    for cache in &plan.caches {
+        line(format!("cache {} key {:?}", cache.url, cache.public_key));
+    }
+    line(format!("runnable: {:?}", plan.runnable().map_err(|error| error.to_string())));
+    line("environment".to_owned());
+    for entry in plan.environment.to_entries() {
+        line(format!("  {entry}"));
+    }
+    for step in &plan.steps {
+        line(format!("step {} ({}) {}", step.index, step.kind.as_str(), step.name));
+        for shown in step.command.lines() {
+            line(format!("  $ {shown}"));
+        }
+        match &step.action {
+            Action::UnpackSource { destination } => line(format!("  unpack the source to {destination}")),
+            Action::ActivateConfig { user_config } => line(format!("  activate {user_config}")),
+            Action::Exec(exec) => {
+                assert_eq!(exec.environment, plan.environment);
+                line(format!("  argv {:?}", exec.argv));
+                line(format!("  in {} as {:?}", exec.cwd, exec.user));
+                for (name, value) in &exec.own_environment {
+                    line(format!("  own {name}={value}"));
+                }
+                for (name, value) in &exec.fixed_environment {
+                    line(format!("  fixed {name}={value}"));
+                }
+            }
+        }
+    }
+    out
+}
+
+fn secrets() -> Vec<(String, Secret)> {
+    vec![("TOKEN".to_owned(), Secret::new("hunter2"))]
 }

@@ -14,11 +14,14 @@ const KEYS: &[&str] = &["event", "branch", "tag", "paths", "types"];
 pub(super) fn conditions(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Condition>> {
     let items = field.list(problems)?;
     if items.is_empty() {
-        return problems.add(field.span, "`when` is empty; without a condition the workflow never runs");
+        return problems
+            .add(field.span, "`when` is empty and the workflow never runs; name at least one `event`");
     }
     let patterns: usize = items.iter().map(|item| pattern_count(item.node)).sum();
     if patterns > MOST_PATTERNS {
-        let message = format!("`when` has {patterns} patterns; {MOST_PATTERNS} is the limit");
+        let message = format!(
+            "`when` has {patterns} patterns, and {MOST_PATTERNS} is the limit; `*` and `**` stand for many names"
+        );
         return problems.add(field.span, message);
     }
     let conditions: Vec<_> = items.iter().map(|item| condition(item, problems)).collect();
@@ -37,7 +40,7 @@ fn pattern_count(condition: &Node) -> usize {
 fn condition(field: &Field<'_>, problems: &mut Problems) -> Option<Condition> {
     let fields = Fields::of(field, KEYS, problems)?;
     let events = fields
-        .required("event", "one or more of `push`, `pull_request`, `manual`", problems)
+        .required("event", "name one or more of `push`, `pull_request`, `manual`", problems)
         .and_then(|field| names(&field, &Event::ALL.map(|event| (event.as_str(), event)), "event", problems));
     let mut patterns = |key: &str| match fields.optional(key) {
         Some(field) => patterns(&field, problems),
@@ -58,29 +61,36 @@ fn condition(field: &Field<'_>, problems: &mut Problems) -> Option<Condition> {
         types: types?,
         span: field.span,
     };
-    consistent(&field.path, &condition, problems).then_some(condition)
+    consistent(&field.path, &fields, &condition, problems).then_some(condition)
 }
 
 /// Upstream's rules on what goes with what.
-fn consistent(path: &str, condition: &Condition, problems: &mut Problems) -> bool {
+fn consistent(path: &str, fields: &Fields<'_>, condition: &Condition, problems: &mut Problems) -> bool {
     let has = |event| condition.events.contains(&event);
     let mut good = true;
-    let mut refuse = |message: String| {
-        problems.add::<()>(condition.span, message);
+    // At the key that is wrong, or at the entry where one is missing.
+    let mut refuse = |key: &str, message: String| {
+        let span = fields.optional(key).map_or(condition.span, |field| field.span);
+        problems.add::<()>(span, message);
         good = false;
     };
     if has(Event::Push) && condition.branches.is_empty() && condition.tags.is_empty() {
-        refuse(format!(
-            "`{path}` is about `push` and needs `branch` or `tag`; `branch: \"**\"` is every branch"
-        ));
+        let message = "is about `push` and needs `branch` or `tag`; `branch: \"**\"` is every branch";
+        refuse("branch", format!("`{path}` {message}"));
     }
-    if !condition.tags.is_empty() && !has(Event::Push) {
-        refuse(format!("`{path}.tag` only applies to event `push`, which `{path}.event` does not name"));
+    let of_one_event =
+        [("tag", condition.tags.len(), Event::Push), ("types", condition.types.len(), Event::PullRequest)];
+    for (key, count, event) in of_one_event {
+        if count > 0 && !has(event) {
+            let message = format!("which `{path}.event` does not name; add it there, or remove `{key}`");
+            refuse(key, format!("`{path}.{key}` only applies to event `{event}`, {message}"));
+        }
     }
-    if !condition.types.is_empty() && !has(Event::PullRequest) {
-        refuse(format!(
-            "`{path}.types` only applies to event `pull_request`, which `{path}.event` does not name"
-        ));
+    for (key, patterns) in [("branch", &condition.branches), ("paths", &condition.paths)] {
+        if condition.events == [Event::Manual] && !patterns.is_empty() {
+            let message = "has no effect on event `manual`, which no name keeps from running";
+            refuse(key, format!("`{path}.{key}` {message}; remove it, or name another event"));
+        }
     }
     good
 }
@@ -93,7 +103,7 @@ fn names<T: Copy>(
 ) -> Option<Vec<T>> {
     let items = field.one_or_more(problems)?;
     if items.is_empty() {
-        return problems.add(field.span, format!("`{}` is empty", field.path));
+        return problems.add(field.span, format!("`{}` is empty; name at least one {what}", field.path));
     }
     let values: Vec<_> = items.iter().map(|item| name(item, known, what, problems)).collect();
     values.into_iter().collect()

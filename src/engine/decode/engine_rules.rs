@@ -29,14 +29,17 @@ pub(super) fn check(manifest: &Manifest, image_given: bool, problems: &mut Probl
 
 /// What is wrong with a key that only engine `microvm` has.
 pub(super) fn not_for(engine: EngineKind, key: &str) -> String {
-    format!("`{key}` belongs to engine `microvm`; engine `{}` has no use for it", engine.as_str())
+    format!("`{key}` belongs to engine `microvm`; engine `{}` has no use for it: remove it", engine.as_str())
 }
 
 fn image(manifest: &Manifest, given: bool, problems: &mut Problems) {
     match (manifest.engine.value, &manifest.image) {
         (EngineKind::Microvm, Some(image)) => {
             if let Some(fault) = image_name_fault(&image.value) {
-                let message = format!("{} is no image name: {fault}", quote(&image.value));
+                let message = format!(
+                    "{} is no image name: {fault}; give the name of an installed image, as `creel image ls` lists it",
+                    quote(&image.value)
+                );
                 problems.add::<()>(image.span, message);
             }
         }
@@ -46,7 +49,10 @@ fn image(manifest: &Manifest, given: bool, problems: &mut Problems) {
             problems.add::<()>(image.span, message);
         }
         (engine @ (EngineKind::Docker | EngineKind::Kubernetes), None) if !given => {
-            let message = format!("missing key `image`; engine `{}` runs the steps in it", engine.as_str());
+            let message = format!(
+                "missing key `image`; name the one that engine `{}` runs the steps in",
+                engine.as_str()
+            );
             problems.add::<()>(manifest.engine.span, message);
         }
         _ => {}
@@ -67,7 +73,7 @@ fn dependencies(manifest: &Manifest, problems: &mut Problems) {
              put `nixpkgs:` above it"
         }
         (EngineKind::Docker | EngineKind::Kubernetes, _) => {
-            "`dependencies` belongs to engines `microvm` and `nixery`; here the packages come with `image`"
+            "`dependencies` belongs to engines `microvm` and `nixery`; remove it: here the packages come with `image`"
         }
     };
     problems.add::<()>(dependencies.span, message);
@@ -76,7 +82,7 @@ fn dependencies(manifest: &Manifest, problems: &mut Problems) {
 /// Upstream's rule: an image name is one plain file name.
 fn image_name_fault(name: &str) -> Option<&'static str> {
     if name.starts_with('/') {
-        Some("it is a path; give the name of an installed image")
+        Some("it is a path")
     } else if name.contains('/') {
         Some("it contains `/`")
     } else if name == "." || name == ".." {

@@ -1,6 +1,6 @@
 //! `environment`, of a workflow or a step.
 
-use super::{Field, Problems};
+use super::{Expected, Field, Problems};
 use crate::engine::diagnostic::quote;
 use crate::engine::environment::{name_fault, value_fault};
 use crate::engine::yaml::Tree;
@@ -19,12 +19,15 @@ pub(super) fn environment(field: &Field<'_>, problems: &mut Problems) -> Vec<(St
 
 fn variable(name: &str, field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     if name.is_empty() {
-        return problems.add(field.span, "a variable without a name; is the key missing?");
+        return problems.add(field.span, "a variable without a name; write `NAME: value`");
     }
     if let Some(fault) = name_fault(name) {
-        return problems.add(field.span, format!("{} is no name for a variable: {fault}", quote(name)));
+        return problems.add(
+            field.span,
+            format!("{} is no name for a variable: {fault}; write `NAME: value`", quote(name)),
+        );
     }
-    let Tree::Scalar(scalar) = &field.node.tree else { return field.wrong("a string", problems) };
+    let Tree::Scalar(scalar) = &field.node.tree else { return field.wrong(Expected::Text, problems) };
     if field.node.is_null() {
         return Some(String::new());
     }

@@ -1,7 +1,7 @@
 //! Maps with known keys, and values with known types.
 
-use super::Problems;
 use super::suggestion::{hint, nearest};
+use super::{Expected, Problems};
 use crate::engine::diagnostic::quote;
 use crate::engine::yaml::{Entry, Node, Resolved, Scalar, Span, Tree};
 
@@ -81,7 +81,7 @@ impl<'n> Field<'n> {
     pub(super) fn string(&self, problems: &mut Problems) -> Option<String> {
         match &self.node.tree {
             Tree::Scalar(scalar) if !self.node.is_null() => Some(scalar.text.clone()),
-            _ => self.wrong("a string", problems),
+            _ => self.wrong(Expected::Text, problems),
         }
     }
 
@@ -89,7 +89,7 @@ impl<'n> Field<'n> {
     pub(super) fn filled_string(&self, problems: &mut Problems) -> Option<String> {
         let text = self.string(problems)?;
         if text.trim().is_empty() {
-            return problems.add(self.node.span, format!("`{}` is empty", self.path));
+            return problems.add(self.node.span, format!("`{}` is empty; write a text", self.path));
         }
         Some(text)
     }
@@ -97,7 +97,7 @@ impl<'n> Field<'n> {
     pub(super) fn boolean(&self, problems: &mut Problems) -> Option<bool> {
         match self.scalar().and_then(Scalar::as_bool) {
             Some(value) => Some(value),
-            None => self.wrong("`true` or `false`", problems),
+            None => self.wrong(Expected::Boolean, problems),
         }
     }
 
@@ -106,21 +106,27 @@ impl<'n> Field<'n> {
         let value = match self.scalar().map(|scalar| (scalar, scalar.resolve())) {
             Some((_, Resolved::Integer(value))) => value,
             Some((scalar, Resolved::Float(_))) => {
-                let message =
-                    format!("`{}` must be a whole number, found {}", self.path, quote(&scalar.text));
+                let message = format!(
+                    "`{}` must be a whole number, found {}; leave the fraction out",
+                    self.path,
+                    quote(&scalar.text)
+                );
                 return problems.add(self.node.span, message);
             }
-            _ => return self.wrong("a whole number", problems),
+            _ => return self.wrong(Expected::Number, problems),
         };
         match u32::try_from(value) {
             Ok(value) => Some(value),
-            Err(_) if value < 0 => problems.add(self.node.span, format!("`{}` can't be negative", self.path)),
-            Err(_) => problems.add(self.node.span, format!("`{}` is too large", self.path)),
+            Err(_) if value < 0 => {
+                problems.add(self.node.span, format!("`{}` can't be negative; write 0 or more", self.path))
+            }
+            Err(_) => problems
+                .add(self.node.span, format!("`{}` is too large; {} is the most", self.path, u32::MAX)),
         }
     }
 
     pub(super) fn list(&self, problems: &mut Problems) -> Option<Vec<Field<'n>>> {
-        let Tree::List(items) = &self.node.tree else { return self.wrong("a list", problems) };
+        let Tree::List(items) = &self.node.tree else { return self.wrong(Expected::List, problems) };
         let item = |(index, node): (usize, &'n Node)| Field {
             path: format!("{}[{index}]", self.path),
             node,
@@ -134,7 +140,7 @@ impl<'n> Field<'n> {
         match &self.node.tree {
             Tree::Scalar(_) => Some(vec![self.clone()]),
             Tree::List(_) => self.list(problems),
-            Tree::Map(_) => self.wrong("a string or a list of strings", problems),
+            Tree::Map(_) => self.wrong(Expected::Texts, problems),
         }
     }
 
@@ -149,7 +155,7 @@ impl<'n> Field<'n> {
     pub(super) fn map(&self, problems: &mut Problems) -> Option<&'n [Entry]> {
         match &self.node.tree {
             Tree::Map(entries) => Some(entries),
-            Tree::Scalar(_) | Tree::List(_) => self.wrong("a map", problems),
+            Tree::Scalar(_) | Tree::List(_) => self.wrong(Expected::Map, problems),
         }
     }
 
@@ -163,15 +169,18 @@ impl<'n> Field<'n> {
     }
 
     /// Reports that this is not `expected`.
-    pub(super) fn wrong<T>(&self, expected: &str, problems: &mut Problems) -> Option<T> {
+    pub(super) fn wrong<T>(&self, expected: Expected, problems: &mut Problems) -> Option<T> {
         let found = self.node.kind();
         // Nothing has no place of its own worth pointing at.
         let span = if self.node.is_null() { self.span } else { self.node.span };
         if self.path.is_empty() {
-            return problems
-                .add(span, format!("a workflow file must be {expected} at the top, found {found}"));
+            let message = format!(
+                "a workflow file must be {expected} at the top, found {found}; it begins with a key such as `engine:`"
+            );
+            return problems.add(span, message);
         }
-        problems.add(span, format!("{} must be {expected}, found {found}", quote(&self.path)))
+        let remedy = expected.remedy();
+        problems.add(span, format!("{} must be {expected}, found {found}; {remedy}", quote(&self.path)))
     }
 
     fn scalar(&self) -> Option<&'n Scalar> {

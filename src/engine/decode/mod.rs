@@ -6,6 +6,7 @@
 mod conditions;
 mod engine_rules;
 mod environment;
+mod expected;
 mod field;
 mod nix;
 mod problems;
@@ -13,6 +14,7 @@ mod steps;
 mod suggestion;
 mod workflow;
 
+use expected::Expected;
 use field::{Field, Fields};
 use problems::Problems;
 pub(super) use workflow::manifest;

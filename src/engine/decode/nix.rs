@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Field, Problems};
+use super::{Expected, Field, Problems};
 use crate::engine::diagnostic::quote;
 use crate::engine::yaml::{Tree, to_json};
 use crate::engine::{Cache, Dependencies, Spanned};
@@ -19,7 +19,7 @@ pub(super) fn dependencies(field: &Field<'_>, problems: &mut Problems) -> Option
                 .collect();
             Some(Dependencies::ByRegistry(registries.into_iter().collect::<Option<_>>()?))
         }
-        Tree::Scalar(_) => field.wrong("a list, or a map of lists", problems),
+        Tree::Scalar(_) => field.wrong(Expected::Packages, problems),
     }
 }
 
@@ -39,16 +39,19 @@ fn cache(url: &str, field: &Field<'_>, problems: &mut Problems) -> Option<Cache>
 }
 
 fn url_fault(url: &str) -> Option<&'static str> {
-    let Some((scheme, rest)) = url.split_once("://") else { return Some("it is not a URL (`https://…`)") };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Some("it is not a URL; write `https://…`");
+    };
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return Some("only `http` and `https` caches are read");
+        return Some("only `http` and `https` caches are read; remove it, or give its web address");
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     if host.is_empty() || host.starts_with(':') {
-        return Some("the host is missing");
+        return Some("the host is missing; write `https://cache.example.org`");
     }
-    url.contains(|c: char| c.is_whitespace() || c.is_control()).then_some("a URL contains no spaces")
+    url.contains(|c: char| c.is_whitespace() || c.is_control())
+        .then_some("a URL contains no spaces; remove them")
 }
 
 /// A map of anything, for NixOS to judge.
@@ -66,7 +69,7 @@ pub(super) fn registry(field: &Field<'_>, problems: &mut Problems) -> Option<Spa
     let mut good = true;
     for (_, value) in &entries {
         if matches!(value.node.tree, Tree::List(_)) || value.node.is_null() {
-            value.wrong::<()>("a flake reference (text or a map)", problems);
+            value.wrong::<()>(Expected::FlakeReference, problems);
             good = false;
         }
     }

@@ -26,6 +26,8 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
         .into_iter()
         .map(|candidate| match habit {
             Some(ours) if ours == candidate => (0, candidate),
+            // A word that was cut short.
+            _ if word.len() >= 4 && candidate.starts_with(&word) => (1, candidate),
             _ => (strsim::damerau_levenshtein(&word, candidate), candidate),
         })
         .filter(|(distance, _)| *distance <= tolerated)

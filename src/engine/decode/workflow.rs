@@ -7,6 +7,7 @@ use crate::engine::yaml::{Loaded, Span};
 use crate::engine::{CloneOptions, Diagnostic, EngineKind, Manifest, Spanned};
 
 const KEYS: &[&str] = &[
+    "name",
     "when",
     "engine",
     "image",
@@ -45,15 +46,15 @@ fn read(file_name: &str, root: &Field<'_>, problems: &mut Problems) -> Option<Ma
     let engine = fields
         .required(
             "engine",
-            "it says what runs the steps: `microvm`, `nixery`, `docker` or `kubernetes`",
+            "say what runs the steps: `microvm`, `nixery`, `docker` or `kubernetes`",
             problems,
         )
         .and_then(|field| engine(&field, problems));
     let when = fields
-        .required("when", "it says which events run the workflow", problems)
+        .required("when", "say which events run the workflow, as `when: [{event: manual}]` does", problems)
         .and_then(|field| conditions::conditions(&field, problems));
     let steps = fields
-        .required("steps", "a workflow needs at least one step", problems)
+        .required("steps", "give at least one, such as `- command: make`", problems)
         .and_then(|field| steps::steps(&field, problems));
     let clone = fields.optional("clone").and_then(|field| clone(&field, problems)).unwrap_or_default();
     let environment = fields
@@ -64,7 +65,8 @@ fn read(file_name: &str, root: &Field<'_>, problems: &mut Problems) -> Option<Ma
         let field = fields.optional(key)?;
         Some(Spanned { value: field.filled_string(problems)?, span: field.node.span })
     };
-    let (image, architecture) = (text("image"), text("architecture"));
+    // The workflow is called like its file. Upstream lets a name stand there all the same.
+    let (_, image, architecture) = (text("name"), text("image"), text("architecture"));
     let runs_on = fields.optional("runs_on").and_then(|field| labels(&field, problems)).unwrap_or_default();
     let dependencies = fields
         .optional("dependencies")

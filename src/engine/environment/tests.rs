@@ -20,12 +20,13 @@ fn of_step(workflow: &str, secrets: &[(&str, &str)], step: &str) -> Environment 
         facts: RunFacts::default(),
         image: Some(ImageFacts { name: "i".to_owned(), shell: "/bin/sh".to_owned(), base_config_hash: None }),
         source: SourceKind::Disk { commit: None, dirty: true },
-        secrets: secrets.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect(),
     };
+    let secrets: Vec<_> =
+        secrets.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
     let mut plan = plan(&manifest, &input).expect("a plan");
     match plan.steps.remove(0).action {
-        Action::Exec(exec) => exec.env,
-        Action::UnpackSource { .. } => panic!("clone is skipped"),
+        Action::Exec(exec) => exec.environment_with(&secrets),
+        other => panic!("clone is skipped: {other:?}"),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{input, parse};
-use crate::engine::{Action, GitRef, ImageFacts, Manifest, Match, Trigger, plan};
+use super::{input, nixos, parse, remote, rendered};
+use crate::engine::{Action, GitRef, Manifest, Match, PlanInput, Trigger, TriggerKind, plan};
 
 pub(super) const FILES: &[(&str, &str)] = &[
     ("deploy-blog", include_str!("../../../tests/workflows/deploy-blog.yml")),
@@ -41,25 +41,56 @@ fn every_file_of_the_folder_is_in_the_list() {
 
 #[test]
 fn every_file_plans_or_says_what_is_missing() {
-    let nixos = ImageFacts {
-        name: "nixos".to_owned(),
-        shell: "/run/current-system/sw/bin/bash".to_owned(),
-        base_config_hash: Some("0c2k5q1jv8w0m5y2h7l3s6d9f4g1x8z0".to_owned()),
-    };
     let mut out = String::new();
     for (name, _) in FILES {
-        for image in [input().image.expect("an image"), nixos.clone()] {
-            let outcome = match plan(
-                &manifest(name),
-                &crate::engine::PlanInput { image: Some(image.clone()), ..input() },
-            ) {
-                Ok(plan) => format!("{} steps", plan.steps.len()),
-                Err(error) => format!("{}{error}", if error.is_not_yet() { "not yet: " } else { "" }),
+        for image in [input().image.expect("an image"), nixos()] {
+            let of_image = PlanInput { image: Some(image.clone()), ..input() };
+            let outcome = match plan(&manifest(name), &of_image) {
+                Ok(plan) => {
+                    let can =
+                        plan.runnable().map_or_else(|error| error.to_string(), |()| "runnable".to_owned());
+                    format!("{} steps; {can}", plan.steps.len())
+                }
+                Err(error) => error.to_string(),
             };
             writeln!(out, "{name} on {}: {outcome}", image.name).expect("a string takes it");
         }
     }
     insta::assert_snapshot!("plans", out);
+}
+
+/// Every file for a push, a pull request and a manual run, as spindle would ask: what matches, and the whole plan.
+#[test]
+fn every_file_is_planned_for_every_event() {
+    let pull_request = TriggerKind::PullRequest {
+        source_branch: Some("fix".to_owned()),
+        target_branch: "master".to_owned(),
+        action: None,
+    };
+    let triggers = [
+        ("push to master", Trigger::push(GitRef::Branch("master".to_owned()))),
+        ("pull request into master", Trigger { kind: pull_request, changed_paths: None }),
+        ("manual", Trigger::manual()),
+    ];
+    for (name, _) in FILES {
+        let manifest = manifest(name);
+        let mut out = String::new();
+        for (what, trigger) in &triggers {
+            let matched = match manifest.matches(trigger) {
+                Match::Yes => "matches".to_owned(),
+                Match::No { reasons } => format!("does not match: {}", reasons.join("; ")),
+            };
+            let input = PlanInput {
+                workflow_name: (*name).to_owned(),
+                trigger: trigger.clone(),
+                image: Some(nixos()),
+                ..remote()
+            };
+            let plan = plan(&manifest, &input).expect("a plan");
+            writeln!(out, "═══ {what}: {matched}\n{}", rendered(&plan)).expect("a string takes it");
+        }
+        insta::assert_snapshot!(format!("planned_{name}"), out);
+    }
 }
 
 #[test]
@@ -101,5 +132,8 @@ fn a_plan_shows_each_step_with_its_argv() {
     }
     insta::assert_debug_snapshot!("plan_of_two_steps", plan);
     let Action::Exec(exec) = &plan.steps[2].action else { panic!("an exec") };
-    insta::assert_snapshot!("environment_of_a_step", exec.env.to_entries().join("\n"));
+    insta::assert_snapshot!(
+        "environment_of_a_step",
+        exec.environment_with(&super::secrets()).to_entries().join("\n")
+    );
 }

@@ -1,24 +1,16 @@
 //! What a plan contains, and when there is none.
 
-use super::{SHA, input, microvm, parse};
+use super::{SHA, input, microvm, nixos, parse, remote};
 use crate::engine::{
-    Action, EngineKind, GitRef, ImageFacts, PlanError, PlanInput, PullRequestAction, Secret, SourceKind,
-    StepKind, Trigger, TriggerKind, plan,
+    Action, EngineKind, GitRef, PlanError, PlanInput, PullRequestAction, Secret, SourceKind, StepKind,
+    Trigger, TriggerKind, check_secrets, plan,
 };
-
-fn nixos() -> Option<ImageFacts> {
-    Some(ImageFacts {
-        name: "nixos".to_owned(),
-        shell: "/bin/bash".to_owned(),
-        base_config_hash: Some("x".to_owned()),
-    })
-}
 
 fn script(input: &PlanInput, more: &str) -> String {
     let plan = plan(&microvm(more), input).expect("a plan");
     match &plan.steps[0].action {
         Action::Exec(exec) => exec.argv[2].clone(),
-        Action::UnpackSource { .. } => panic!("the source is remote"),
+        other => panic!("the source is remote: {other:?}"),
     }
 }
 
@@ -49,19 +41,16 @@ fn argv_is_upstreams() {
         "if [ -f /run/spindle/devshell-env.sh ]; then . /run/spindle/devshell-env.sh; export PATH=\"$PATH:{path}\"; fi; make"
     );
     assert_eq!(exec.argv, ["/bin/sh", "-lc", expected.as_str()]);
-    assert_eq!((exec.cwd.as_str(), exec.user.as_str()), ("/workspace/repo", "spindle-workflow"));
+    assert_eq!((exec.cwd.as_str(), exec.user.as_deref()), ("/workspace/repo", Some("spindle-workflow")));
 }
 
 #[test]
 fn a_remote_source_is_fetched_by_upstreams_commands() {
-    let remote = PlanInput { source: SourceKind::Remote { verify_tls: true }, ..input() };
-    let with_sha =
-        PlanInput { facts: crate::engine::RunFacts { sha: Some(SHA.to_owned()), ..input().facts }, ..remote };
-    let script = script(&with_sha, "clone: {depth: 100, submodules: yes, tags: true}");
+    let script = script(&remote(), "clone: {depth: 100, submodules: yes, tags: true}");
     assert!(
         script.ends_with(&format!(
-            "; fi; git init &&\ngit remote add origin https://knot.example.org/did:plc:repo &&\n\
-             git fetch --depth=100 --recurse-submodules=yes --tags origin {SHA} &&\ngit checkout FETCH_HEAD"
+            "; fi; git init\ngit remote add origin https://knot.example.org/did:plc:repo\n\
+             git fetch --depth=100 --recurse-submodules=yes --tags origin {SHA}\ngit checkout FETCH_HEAD"
         )),
         "{script}"
     );
@@ -69,15 +58,18 @@ fn a_remote_source_is_fetched_by_upstreams_commands() {
 
 #[test]
 fn a_manual_run_without_a_commit_fetches_the_default_branch() {
-    let input =
-        PlanInput { source: SourceKind::Remote { verify_tls: false }, trigger: Trigger::manual(), ..input() };
+    let mut input = PlanInput {
+        source: SourceKind::Remote { verify_tls: false },
+        trigger: Trigger::manual(),
+        ..remote()
+    };
+    input.facts.sha = None;
     let script = script(&input, "clone: {depth: 0}");
-    assert!(script.contains("\ngit -c http.sslVerify=false fetch --depth=1 origin &&\n"), "{script}");
+    assert!(script.contains("\ngit -c http.sslVerify=false fetch --depth=1 origin\n"), "{script}");
 }
 
 #[test]
 fn metadata_that_could_be_shell_never_reaches_a_shell() {
-    let remote = || PlanInput { source: SourceKind::Remote { verify_tls: true }, ..input() };
     let mut hostile_sha = remote();
     hostile_sha.facts.sha = Some("main; rm -rf /".to_owned());
     let mut hostile_knot = remote();
@@ -86,10 +78,13 @@ fn metadata_that_could_be_shell_never_reaches_a_shell() {
     option.facts.repository.url = Some("--upload-pack=id".to_owned());
     let mut unknown = remote();
     unknown.facts.repository.knot = None;
-    for input in [hostile_sha, hostile_knot, option, unknown] {
+    let mut no_commit = remote();
+    no_commit.facts.sha = None;
+    let no_commit_of_a_request = PlanInput { trigger: Trigger::pull_request("main"), ..no_commit.clone() };
+    for input in [hostile_sha, hostile_knot, option, unknown, no_commit, no_commit_of_a_request] {
         let script = script(&input, "");
-        assert!(script.contains("; fi; echo 'failed to get clone info: "), "{script}");
-        assert!(script.ends_with("; exit 1"), "{script}");
+        assert!(script.contains("; fi; echo 'Failed to get clone info: "), "{script}");
+        assert!(script.ends_with("' && exit 1"), "{script}");
         assert!(
             !script.contains("rm -rf") && !script.contains("$(id)") && !script.contains("upload-pack"),
             "{script}"
@@ -101,50 +96,78 @@ fn metadata_that_could_be_shell_never_reaches_a_shell() {
 fn nixos_options_on_another_image_are_upstreams_error() {
     let error =
         plan(&microvm("services: {redis: true}\nregistry: {}\nimage: tiny"), &input()).expect_err("no NixOS");
-    assert!(!error.is_not_yet());
     insta::assert_snapshot!(error, @"test.yml:4:1: microVM image `tiny` is not a NixOS image: services, virtualisation, dependencies and registry workflow options require a NixOS image (used here: `services`)");
 }
 
 #[test]
-fn nixos_options_on_a_nixos_image_are_not_yet() {
-    let input = PlanInput { image: nixos(), ..input() };
-    let error =
-        plan(&microvm("dependencies: [go]\nvirtualisation: {docker: true}"), &input).expect_err("not yet");
-    assert!(error.is_not_yet());
-    insta::assert_snapshot!(error, @"test.yml:4:1: NixOS configuration is not supported yet: `virtualisation`, `dependencies`");
+fn nixos_options_on_a_nixos_image_are_planned_and_not_yet_runnable() {
+    let input = PlanInput { image: Some(nixos()), ..remote() };
+    let text = "dependencies: [go]\nvirtualisation: {docker: true}\nservices: {redis: {port: 1, bind: null}}\nregistry: {}";
+    let plan = plan(&microvm(text), &input).expect("a plan");
+    let names: Vec<_> = plan.steps.iter().map(|step| (step.kind, step.name.as_str())).collect();
+    let system = |name| (StepKind::System, name);
+    assert_eq!(
+        names,
+        [
+            system("Clone repository into workspace"),
+            system("NixOS config activation"),
+            (StepKind::User, "one")
+        ]
+    );
+    let activation = &plan.steps[1];
+    assert_eq!((activation.index, activation.command.as_str()), (1, "activate nixos config"));
+    let Action::ActivateConfig { user_config } = &activation.action else { panic!("{activation:?}") };
+    insta::assert_snapshot!(user_config, @r#"{"services":{"redis":{"bind":null,"port":1}},"virtualisation":{"docker":true},"dependencies":["go"]}"#);
+    let error = plan.runnable().expect_err("not yet");
+    insta::assert_snapshot!(error, @"test.yml:4:1: NixOS configuration is not supported yet: `services`, `virtualisation`, `dependencies`; what the steps need has to be in the image");
+}
+
+#[test]
+fn without_a_clone_step_the_activation_is_the_first() {
+    let input = PlanInput { image: Some(nixos()), ..remote() };
+    let plan = plan(&microvm("clone: {skip: true}\ndependencies: [go]"), &input).expect("a plan");
+    assert_eq!(plan.steps[0].name, "NixOS config activation");
+    assert_eq!(plan.steps.iter().map(|step| step.index).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]
 fn empty_nixos_options_ask_for_nothing() {
     let manifest = microvm("services: {}\ndependencies: []\nvirtualisation:\nregistry: {}");
     assert!(manifest.nixos_options().is_empty());
-    assert!(plan(&manifest, &input()).is_ok());
+    let plan = plan(&manifest, &input()).expect("a plan");
+    assert_eq!((plan.steps.len(), plan.runnable()), (2, Ok(())));
 }
 
 #[test]
-fn other_engines_are_not_yet() {
-    let text = "when: [{event: manual}]\nsteps: [{command: make}]\nimage: node:20\nengine: docker\n";
-    let error = plan(&parse(text), &PlanInput { image: None, ..input() }).expect_err("not yet");
-    assert!(
-        matches!(error, PlanError::EngineNotYet { engine: EngineKind::Docker, .. }) && error.is_not_yet()
-    );
-    insta::assert_snapshot!(error, @"test.yml:4:9: engine `docker` is not supported yet; it needs a container runtime");
+fn other_engines_say_which_runtime_they_lack() {
+    let lacking = |engine: &str, more: &str| {
+        let text = format!("when: [{{event: manual}}]\nsteps: [{{command: make}}]\n{more}engine: {engine}\n");
+        let plan = plan(&parse(&text), &PlanInput { image: None, ..input() }).expect("a plan");
+        plan.runnable().expect_err("no runtime").to_string()
+    };
+    let said = [
+        lacking("docker", "image: node:20\n"),
+        lacking("kubernetes", "image: node:20\n"),
+        lacking("nixery", ""),
+    ];
+    insta::assert_snapshot!(said.join("\n"), @r"
+    test.yml:4:9: engine `docker` needs a container runtime (docker or podman), which creel can't use yet; engine `microvm` runs today
+    test.yml:4:9: engine `kubernetes` needs a Kubernetes cluster, which creel can't use yet; engine `microvm` runs today
+    test.yml:3:9: engine `nixery` needs a container runtime (docker or podman) and a Nixery server, which creel can't use yet; engine `microvm` runs today
+    ");
 }
 
 #[test]
 fn an_image_is_needed() {
     let error = plan(&microvm(""), &PlanInput { image: None, ..input() }).expect_err("no image");
-    assert_eq!(error, PlanError::NoImage { file: "test.yml".to_owned() });
+    assert_eq!(error, PlanError::NoImage { file: "test.yml".to_owned(), engine: EngineKind::Microvm });
 }
 
 #[test]
 fn secrets_and_inputs_that_no_environment_can_hold_are_refused() {
-    let secret = |name: &str, value: &str| PlanInput {
-        secrets: vec![(name.to_owned(), Secret::new(value))],
-        ..input()
-    };
-    for bad in [secret("", "x"), secret("A=B", "x"), secret("A", "x\0y"), secret("A", &"x".repeat(1 << 17))] {
-        let error = plan(&microvm(""), &bad).expect_err("a bad secret");
+    let long = "x".repeat(1 << 17);
+    for (name, value) in [("", "x"), ("A=B", "x"), ("A", "x\0y"), ("A", long.as_str())] {
+        let error = check_secrets(&[(name.to_owned(), Secret::new(value))]).expect_err("a bad secret");
         assert!(matches!(error, PlanError::Secret { .. }), "{error}");
     }
     let kind = TriggerKind::Manual { git_ref: None, inputs: vec![("a=b".to_owned(), "c".to_owned())] };
@@ -153,12 +176,10 @@ fn secrets_and_inputs_that_no_environment_can_hold_are_refused() {
 }
 
 #[test]
-fn debug_output_of_a_plan_has_no_secret() {
-    let input = input();
-    let plan = plan(&microvm(""), &input).expect("a plan");
-    assert!(!format!("{plan:?} {input:?}").contains("hunter2"));
+fn secrets_come_to_a_plan_from_outside() {
+    let plan = plan(&microvm(""), &input()).expect("a plan");
     let Action::Exec(exec) = &plan.steps[1].action else { panic!("a command") };
-    assert_eq!(exec.env.get("TOKEN"), Some("hunter2"));
+    assert_eq!(exec.environment_with(&super::secrets()).get("TOKEN"), Some("hunter2"));
     assert_eq!(plan.environment.get("TOKEN"), None);
 }
 

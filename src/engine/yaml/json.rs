@@ -7,7 +7,7 @@ use super::{Node, Resolved, Scalar, Span, Tree};
 
 /// A value that YAML can write and JSON can't.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{text}` has no form in JSON, which NixOS options are passed as")]
+#[error("`{text}` has no form in JSON, which NixOS options are passed as; write it as a text, in quotes")]
 pub struct JsonError {
     pub text: String,
     pub span: Span,

@@ -43,7 +43,11 @@ pub struct Loaded {
 #[must_use]
 pub fn load(text: &str, limits: &Limits) -> Loaded {
     if text.len() > limits.source_bytes {
-        let message = format!("the file is {} bytes long; the limit is {}", text.len(), limits.source_bytes);
+        let message = format!(
+            "the file is {} bytes long, and {} is the limit; move long scripts into files of the repository",
+            text.len(),
+            limits.source_bytes
+        );
         return Loaded { root: None, problems: vec![Diagnostic::new(FILE_START, message)] };
     }
     let mut loader =
@@ -122,7 +126,7 @@ impl Loader<'_> {
                     if documents > 1 {
                         return Err(Diagnostic::new(
                             span,
-                            "a workflow file holds one document; a second one starts here",
+                            "a workflow file holds one document, and a second one starts here; give it a file of its own",
                         ));
                     }
                 }
@@ -211,7 +215,10 @@ impl Loader<'_> {
 
     fn key(&mut self, node: Node, seen: &mut HashSet<String>, entries: &[Entry]) -> Result<Next, Diagnostic> {
         let Tree::Scalar(scalar) = node.tree else {
-            return Err(Diagnostic::new(node.span, format!("a key must be text, found {}", node.kind())));
+            return Err(Diagnostic::new(
+                node.span,
+                format!("a key must be text, found {}; put it in quotes", node.kind()),
+            ));
         };
         if scalar.style == Style::Plain && scalar.text == "<<" {
             let message =
@@ -224,7 +231,10 @@ impl Loader<'_> {
         }
         let first =
             entries.iter().find(|entry| entry.key.text == scalar.text).map_or(0, |entry| entry.key.span.line);
-        let message = format!("duplicate key `{}`; it is already set on line {first}", scalar.text);
+        let message = format!(
+            "duplicate key `{}`, which is already set on line {first}; remove one of the two",
+            scalar.text
+        );
         self.problems.push(Diagnostic::new(node.span, message));
         Ok(Next::Ignored)
     }
@@ -258,7 +268,10 @@ impl Loader<'_> {
 
     fn expand(&mut self, anchor: usize, span: Span, depth: usize) -> Result<(Node, Weight), Diagnostic> {
         let Some((node, weight)) = self.anchors.get(&anchor) else {
-            return Err(Diagnostic::new(span, "this alias stands inside the value that it names"));
+            return Err(Diagnostic::new(
+                span,
+                "this alias stands inside the value that it names; write the value out",
+            ));
         };
         let (mut node, weight) = (node.clone(), *weight);
         if depth + weight.depth > self.limits.depth {
@@ -281,10 +294,13 @@ impl Loader<'_> {
         self.spent.nodes += weight.nodes;
         self.spent.bytes += weight.bytes;
         let message = if self.spent.nodes > self.limits.nodes {
-            format!("the file has more than {} values, counting what aliases copy", self.limits.nodes)
+            format!(
+                "the file has more than {} values, counting what aliases copy; use fewer aliases, or split the workflow",
+                self.limits.nodes
+            )
         } else if self.spent.bytes > self.limits.expanded_bytes {
             format!(
-                "the file has more than {} bytes of text, counting what aliases copy",
+                "the file has more than {} bytes of text, counting what aliases copy; use fewer aliases",
                 self.limits.expanded_bytes
             )
         } else {
@@ -294,7 +310,10 @@ impl Loader<'_> {
     }
 
     fn too_deep(&self, span: Span) -> Diagnostic {
-        Diagnostic::new(span, format!("values are nested more than {} levels deep", self.limits.depth))
+        Diagnostic::new(
+            span,
+            format!("values are nested more than {} levels deep; make it flatter", self.limits.depth),
+        )
     }
 }
 

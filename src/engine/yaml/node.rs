@@ -13,6 +13,18 @@ pub struct Span {
     pub width: usize,
 }
 
+impl Span {
+    /// The place of the character at byte `offset` of `text`, where lines end as YAML says: `\n`, `\r\n` or `\r`. A byte
+    /// order mark has no column.
+    pub(in crate::engine) fn of_offset(text: &str, offset: usize) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let before = before.strip_prefix('\u{feff}').unwrap_or(before).replace("\r\n", "\n");
+        let lines: Vec<_> = before.split(['\n', '\r']).collect();
+        let column = lines.last().map_or(0, |line| line.chars().count()) + 1;
+        Self { line: lines.len(), column, width: 1 }
+    }
+}
+
 /// One value and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
