@@ -1,14 +1,15 @@
 //! File and environment into a [`Config`]. All mistakes are told at once, each with its place and its remedy.
 
-use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Kind};
 use super::places::{Places, PlacesError};
+use super::problem::{Place, Problem};
 use super::settings::Config;
 
 /// Longer files are refused, whoever names them: `--config /dev/zero` must end.
@@ -28,20 +29,6 @@ pub enum ConfigError {
     Invalid(Vec<Problem>),
     #[error(transparent)]
     Places(#[from] PlacesError),
-}
-
-/// One mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// `<file>:<line>:<column>`, both from 1 and the column in characters, or the name of a variable.
-    pub place: String,
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
-    }
 }
 
 impl Config {
@@ -67,43 +54,66 @@ impl Config {
     }
 
     fn apply_file(&mut self, name: &str, text: &str, problems: &mut Vec<Problem>) {
-        let mut problem = |offset: usize, message: String| {
-            let (line, column) = line_and_column(text, offset);
-            problems.push(Problem { place: format!("{name}:{line}:{column}"), message });
-        };
-        let table = match DeTable::parse(text) {
-            Ok(table) => table.into_inner(),
-            Err(error) => {
-                let message = error.message().lines().collect::<Vec<_>>().join("; ");
-                return problem(error.span().map_or(0, |span| span.start), message);
-            }
-        };
-        for (section, value) in in_order(&table) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let mut syntax: Vec<_> = errors.iter().map(|error| of_the_parser(error, text)).collect();
+        let mut others = Vec::new();
+        self.apply_table(table.get_ref(), &mut others);
+
+        // What does not parse is told once a line, and nothing of what follows from it: the rest of that line, and the keys
+        // below a header that names no section.
+        let line = |span: &Range<usize>| text.get(..span.start).unwrap_or(text).matches('\n').count();
+        syntax.sort_by_key(|(span, _)| span.start);
+        syntax.dedup_by_key(|(span, _)| line(span));
+        let broken: Vec<usize> = syntax.iter().map(|(span, _)| line(span)).collect();
+        let lines: Vec<&str> = text.lines().collect();
+        let header =
+            |of: usize| (0..=of).rev().find(|at| lines.get(*at).is_some_and(|line| line.starts_with('[')));
+        others.retain(|(span, _)| {
+            let line = line(span);
+            !broken.contains(&line) && !header(line).is_some_and(|header| broken.contains(&header))
+        });
+
+        syntax.append(&mut others);
+        syntax.sort_by_key(|(span, _)| span.start);
+        let placed = |(span, message)| Problem { place: Place::of(name, text, span), message };
+        problems.extend(syntax.into_iter().map(placed));
+    }
+
+    fn apply_table(&mut self, table: &DeTable<'_>, problems: &mut Vec<(Range<usize>, String)>) {
+        let mut problem = |span: Range<usize>, message: String| problems.push((span, message));
+        for (section, value) in in_order(table) {
             let name: &str = section.get_ref();
             let known = KEYS.iter().filter(|key| key.section == name);
             if known.clone().next().is_none() {
-                problem(section.span().start, unknown_section(name));
+                problem(section.span(), unknown_section(name, value.get_ref()));
                 continue;
             }
             let DeValue::Table(keys) = value.get_ref() else {
                 let found = describe(value.get_ref());
-                problem(
-                    value.span().start,
-                    format!("`{name}` is a section: expected `[{name}]`, found {found}"),
-                );
+                problem(value.span(), format!("`{name}` is a section: expected `[{name}]`, found {found}"));
                 continue;
             };
             for (key, value) in in_order(keys) {
                 let Some(known) = known.clone().find(|known| known.name == key.get_ref()) else {
-                    problem(key.span().start, unknown_key(name, key.get_ref()));
+                    problem(key.span(), unknown_key(name, key.get_ref()));
                     continue;
                 };
                 let set = match value.get_ref() {
-                    DeValue::String(text) => self.set(known, text),
+                    DeValue::String(text) if known.kind == Kind::Text => self.set(known, text),
+                    DeValue::Integer(number) if known.kind == Kind::Integer => {
+                        self.set(known, &number.to_string())
+                    }
+                    DeValue::Boolean(truth) if known.kind == Kind::Boolean => {
+                        self.set(known, &truth.to_string())
+                    }
+                    DeValue::String(text) if (known.set)(&mut self.clone(), text).is_ok() => {
+                        let hint = "; leave the quotes out";
+                        Err(expected(known, &describe(value.get_ref())) + hint)
+                    }
                     other => Err(expected(known, &describe(other))),
                 };
                 if let Err(message) = set {
-                    problem(value.span().start, message);
+                    problem(value.span(), message);
                 }
             }
         }
@@ -123,12 +133,18 @@ impl Config {
                 (Some(key), None) => Err(expected(key, "bytes that are not UTF-8")),
                 (None, _) => Err(unknown_variable(section, name)),
             };
-            problems.extend(set.err().map(|message| Problem { place: variable.clone(), message }));
+            problems.extend(
+                set.err().map(|message| Problem { place: Place::Variable(variable.clone()), message }),
+            );
         }
     }
 
     fn set(&mut self, key: &Key, text: &str) -> Result<(), String> {
-        (key.set)(self, text).map_err(|message| format!("`{}.{}`: {message}", key.section, key.name))
+        (key.set)(self, text).map_err(|message| {
+            let choice = choices(key).and_then(|choices| closest(text, choices.into_iter()));
+            let hint = choice.map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
+            format!("`{}.{}`: {message}{hint}", key.section, key.name)
+        })
     }
 }
 
@@ -155,9 +171,44 @@ fn expected(key: &Key, found: &str) -> String {
     format!("`{}.{}`: expected {}, found {found}", key.section, key.name, key.expects)
 }
 
-fn unknown_section(name: &str) -> String {
-    let hint = suggest(name, KEYS.iter().map(|key| key.section.to_owned()));
-    format!("unknown section `{name}`{hint}")
+/// A mistake of syntax, with a remedy where the parser has none.
+fn of_the_parser(error: &toml::de::Error, text: &str) -> (Range<usize>, String) {
+    let span = error.span().unwrap_or(0..0);
+    let found = text.get(span.clone()).unwrap_or_default().trim();
+    let message = error.message().lines().collect::<Vec<_>>().join("; ");
+    let message = match message.as_str() {
+        "duplicate key" if text.get(..span.start).is_some_and(|before| before.ends_with('[')) => {
+            format!("there is a section `[{found}]` above already; move these keys to it")
+        }
+        "duplicate key" => format!("`{found}` is set above already; keep one of the two"),
+        unquoted if unquoted.starts_with("string values must be quoted") => match found {
+            "" => "there is no value after `=`; write one, or take the line out".to_owned(),
+            _ => format!("`{found}` is no value; a text is quoted, as in `\"{found}\"`"),
+        },
+        _ if found == ":" => "a key and its value have `=` between them, not `:`".to_owned(),
+        _ => message,
+    };
+    (span, message)
+}
+
+fn unknown_section(name: &str, value: &DeValue<'_>) -> String {
+    let is_table = matches!(value, DeValue::Table(_));
+    if let Some(key) = KEYS.iter().find(|key| key.name == name).filter(|_| !is_table) {
+        return format!("`{name}` stands in no section; did you mean `{name}` of `[{}]`?", key.section);
+    }
+    let mut sections: Vec<_> = KEYS.iter().map(|key| key.section).collect();
+    sections.dedup();
+    let hint = match closest(name, sections.iter().map(ToString::to_string)) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("known: {}", sections.join(", ")),
+    };
+    format!("unknown section `{name}`; {hint}")
+}
+
+/// The values of a key that has few: `"auto", "kvm" or "tcg"`.
+fn choices(key: &Key) -> Option<Vec<String>> {
+    let few = key.expects.starts_with('"');
+    few.then(|| key.expects.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
 fn unknown_key(section: &str, name: &str) -> String {
@@ -176,19 +227,21 @@ fn unknown_key(section: &str, name: &str) -> String {
 }
 
 fn unknown_variable(section: &str, name: &str) -> String {
-    let hint = suggest(&format!("CREEL_{section}__{name}"), KEYS.iter().map(Key::variable));
-    format!("no setting has this variable{hint}")
-}
-
-fn suggest(name: &str, known: impl Iterator<Item = String>) -> String {
-    closest(name, known).map(|close| format!("; did you mean `{close}`?")).unwrap_or_default()
+    // What all have in common is no likeness.
+    let known = KEYS.iter().map(|key| format!("{}__{}", key.section, key.name));
+    let hint = match closest(&format!("{section}__{name}"), known) {
+        Some(close) => format!("did you mean `CREEL_{}`?", close.to_uppercase()),
+        None => "unset it; `creeld --print-config` has all sections and keys".to_owned(),
+    };
+    format!("no setting has this variable; {hint}")
 }
 
 fn closest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let scored =
         known.map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known));
-    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    (best.0 > 0.8).then_some(best.1)
+    let (likeness, best) = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    // Of three letters, a wrong one is a third.
+    (likeness > 0.8 || strsim::osa_distance(name, &best) == 1).then_some(best)
 }
 
 fn describe(value: &DeValue<'_>) -> String {
@@ -201,10 +254,4 @@ fn describe(value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "an array".to_owned(),
         DeValue::Table(_) => "a table".to_owned(),
     }
-}
-
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }

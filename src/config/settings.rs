@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use creel_proto::names::ports;
+
+use super::observe::{LogFilter, LogFormat, MetricsAddress};
 use super::places::Places;
 use super::units::{ByteSize, Period};
 
@@ -40,15 +43,18 @@ impl fmt::Display for Accel {
 /// How a guest's vsock reaches creel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// Unix sockets in the machine's directory, through a helper process.
+    /// `Kernel` in creeld where the kernel has vhost-vsock, else `Hybrid`: two creels can't share the kernel's ports.
     #[default]
+    Auto,
+    /// Unix sockets in the machine's directory, through a helper process.
     Hybrid,
     /// AF_VSOCK, through the kernel's vhost-vsock.
     Kernel,
 }
 
 impl Transport {
-    const NAMES: [(Self, &str); 2] = [(Self::Hybrid, "hybrid"), (Self::Kernel, "kernel")];
+    const NAMES: [(Self, &str); 3] =
+        [(Self::Auto, "auto"), (Self::Hybrid, "hybrid"), (Self::Kernel, "kernel")];
 }
 
 impl FromStr for Transport {
@@ -58,7 +64,7 @@ impl FromStr for Transport {
         let found = Self::NAMES.iter().find(|(_, name)| *name == text);
         found
             .map(|(transport, _)| *transport)
-            .ok_or_else(|| format!("`{text}` is neither `hybrid` nor `kernel`"))
+            .ok_or_else(|| format!("`{text}` is none of `auto`, `hybrid`, `kernel`"))
     }
 }
 
@@ -69,12 +75,46 @@ impl fmt::Display for Transport {
     }
 }
 
+/// Whether a machine of creeld may go without a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupMode {
+    /// No cgroup, no machine.
+    #[default]
+    Required,
+    /// Where there is none, machines run without and creel says what is missing.
+    Auto,
+}
+
+impl CgroupMode {
+    const NAMES: [(Self, &str); 2] = [(Self::Required, "required"), (Self::Auto, "auto")];
+}
+
+impl FromStr for CgroupMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| format!("`{text}` is neither `required` nor `auto`"))
+    }
+}
+
+impl fmt::Display for CgroupMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::NAMES.iter().find(|(mode, _)| mode == self);
+        f.write_str(found.map_or("", |(_, name)| name))
+    }
+}
+
 /// The whole configuration, ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    pub daemon: Daemon,
+    pub cgroups: Cgroups,
+    pub vsock_ports: VsockPorts,
     pub machine: Machine,
     pub images: Images,
     pub engine: Engine,
+    pub scheduler: Scheduler,
     pub logs: Logs,
     pub qemu: Qemu,
     /// The directories: defaults for this user, and what is set by `run.dir`, `state.dir`, `cache.dir`, `images.dir`
@@ -84,8 +124,42 @@ pub struct Config {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    pub socket: PathBuf,
+    pub max_machines: u32,
+    pub log: LogFilter,
+    pub log_format: LogFormat,
+    pub metrics: MetricsAddress,
+}
+
+/// Limits of creeld's machines on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroups {
+    pub mode: CgroupMode,
+    /// The delegated cgroup of creel-machines.service.
+    pub root: PathBuf,
+    /// What QEMU and its helpers take beside the guest's memory.
+    pub memory_overhead: ByteSize,
+    pub max_pids: u32,
+    /// `cpu.weight` and `io.weight` (Documentation/admin-guide/cgroup-v2.rst).
+    pub cpu_weight: u16,
+    pub io_weight: u16,
+}
+
+/// The ports that guests dial on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VsockPorts {
+    pub agent: u32,
+    pub nix_read: u32,
+    pub nix_upload: u32,
+    pub dns: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     pub accel: Accel,
+    /// Whether creeld may emulate guests. An embedded run may, with a warning.
+    pub allow_tcg: bool,
     pub transport: Transport,
     /// From the start of QEMU to the agent's Hello.
     pub agent_timeout: Period,
@@ -106,9 +180,27 @@ pub struct Engine {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduler {
+    /// How many workflows run at once. None: one a CPU.
+    pub slots: Option<u32>,
+}
+
+impl Scheduler {
+    /// How many workflows run at once on this host.
+    pub fn slots(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        self.slots.and_then(|slots| usize::try_from(slots).ok()).unwrap_or_else(cpus)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
     /// Kept of one step's output: the first half and the last.
     pub max_step: ByteSize,
+    /// Bounds on the records and logs of runs: from a run's end; of all together; how many.
+    pub keep_for: Period,
+    pub max_total: ByteSize,
+    pub max_runs: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,10 +223,31 @@ impl Config {
     /// Every default but the directories', which depend on the user.
     pub(super) fn defaults() -> Self {
         Self {
+            daemon: Daemon {
+                socket: "/run/creel/creel.sock".into(),
+                max_machines: 64,
+                log: LogFilter::default(),
+                log_format: LogFormat::Auto,
+                metrics: MetricsAddress::Off,
+            },
+            cgroups: Cgroups {
+                mode: CgroupMode::Required,
+                root: "/sys/fs/cgroup/creel.slice/creel-machines.service".into(),
+                memory_overhead: ByteSize::from_mib(160),
+                max_pids: 512,
+                cpu_weight: 100,
+                io_weight: 100,
+            },
+            vsock_ports: VsockPorts {
+                agent: ports::AGENT,
+                nix_read: ports::NIX_READ,
+                nix_upload: ports::NIX_UPLOAD,
+                dns: ports::DNS,
+            },
             machine: Machine {
                 accel: Accel::Auto,
-                // Needs neither root nor a kernel module, and two runs do not meet on a port.
-                transport: Transport::Hybrid,
+                allow_tcg: false,
+                transport: Transport::Auto,
                 // TCG on a loaded host boots in seconds, not in a minute; NixOS images take longer.
                 agent_timeout: Period::from_secs(2 * 60),
                 shutdown_timeout: Period::from_secs(10),
@@ -142,7 +255,13 @@ impl Config {
             images: Images { default: "tiny".to_owned() },
             // Upstream's five minutes suit a shared spindle. At a person's own machine they would cut builds short.
             engine: Engine { workflow_timeout: Period::from_secs(60 * 60) },
-            logs: Logs { max_step: ByteSize::from_mib(64) },
+            scheduler: Scheduler { slots: None },
+            logs: Logs {
+                max_step: ByteSize::from_mib(64),
+                keep_for: Period::from_secs(30 * 24 * 60 * 60),
+                max_total: ByteSize::from_mib(2048),
+                max_runs: 1000,
+            },
             qemu: Qemu { path: None },
             places: Places::default(),
             directories: Directories::default(),

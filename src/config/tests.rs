@@ -23,55 +23,77 @@ fn load(text: &str, environment: &Environment) -> Result<Config, String> {
     Config::load(environment, Some(&path)).map_err(|error| error.to_string().replace(&place, ""))
 }
 
-#[test]
-fn malformed_files_are_told_by_line_with_a_remedy() {
-    let cases = [
-        "[machine]\naccel = \"kwm\"",
-        "[machine]\n  acel = \"kvm\"",
-        "[machine]\ndefault = \"tiny\"",
-        "[machine]\nfrobnicate = true",
-        "[machines]\naccel = \"kvm\"",
-        "zebra = 1",
-        "machine = 3",
-        "[machine]\nagent_timeout = 90",
-        "[machine]\nagent_timeout = \"90\"",
-        "[machine]\nagent_timeout = \"0s\"",
-        "[machine]\nagent_timeout = \"90 seconds\"",
-        "[logs]\nmax_step = 67108864",
-        "[logs]\nmax_step = \"64MB\"",
-        "[logs]\nmax_step = \"64\"",
-        "[images]\ndir = \"images\"\ndefault = \"\"",
-        "[images]\ndefault = [\"tiny\"]",
-        "[qemu]\npath = true",
-        "[machine\naccel = \"kvm\"",
-        "[machine]\naccel = kvm",
-        "[machine]\naccel = \"kvm\"\naccel = \"tcg\"",
-        "# été\n[machine] # ü\naccel = \"é\"",
-    ];
-    let tell = |case: &&str| load(case, &user()).unwrap_err().replace('\n', "\n  -> ");
-    let told: Vec<_> = cases.iter().map(|case| format!("{case}\n  -> {}", tell(case))).collect();
-    insta::assert_snapshot!(told.join("\n\n"));
+fn load_as_is(text: &str) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("creel.toml"), text).unwrap();
+    Config::load(&user(), Some(&directory.path().join("creel.toml")))
+}
+
+/// What `creeld --check-config` says of a file and variables.
+fn shown(text: &str, environment: &Environment) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("creel.toml");
+    std::fs::write(&path, text).unwrap();
+    let Err(ConfigError::Invalid(problems)) = Config::load(environment, Some(&path)) else {
+        panic!("this is right, or wrong in another way:\n{text}");
+    };
+    let lines: String = problems.iter().map(Problem::with_line).collect();
+    lines.replace(&format!("{}/", directory.path().display()), "")
 }
 
 #[test]
-fn malformed_variables_are_told_by_name() {
-    let mut environment = environment(
-        1000,
-        &[
-            ("HOME", "/home/ada"),
-            ("CREEL_MACHINE__ACEL", "kvm"),
-            ("CREEL_LOGS__MAX_STEP", "lots"),
-            ("CREEL_machine__accel", "kvm"),
-            ("CREEL_LOG", "debug"),
-        ],
-    );
+fn what_is_said_of_malformed_configurations() {
+    let files = [
+        ("an unknown section", "[machines]\naccel = \"kvm\""),
+        ("an unknown section, like none", "[zebra]\nstripes = 7"),
+        ("an unknown key", "[machine]\n  acel = \"kvm\""),
+        ("a key of another section", "[machine]\ndefault = \"tiny\""),
+        ("an unknown key, like none", "[machine]\nfrobnicate = true"),
+        ("a key in no section", "accel = \"kvm\""),
+        ("a section that is none", "machine = 3"),
+        ("a value that is none of a few", "[machine]\naccel = \"kwm\""),
+        ("a value of another type", "[daemon]\nmax_machines = \"64\"\n[qemu]\npath = true"),
+        ("a list for one value", "[images]\ndefault = [\"tiny\"]"),
+        ("a number out of range", "[daemon]\nmax_machines = 0\n[vsock_ports]\nagent = 4294967295"),
+        ("a duration without its unit", "[machine]\nagent_timeout = \"90\""),
+        ("a duration that is a number", "[machine]\nagent_timeout = 90"),
+        ("a duration in words", "[machine]\nagent_timeout = \"90 seconds\""),
+        ("no duration at all", "[machine]\nagent_timeout = \"0s\""),
+        ("a longer duration than promises allow", "[machine]\nshutdown_timeout = \"10m\""),
+        ("a size in decimal units", "[logs]\nmax_step = \"64MB\""),
+        ("a size without its unit", "[logs]\nmax_step = \"64\""),
+        ("a size that is a number", "[logs]\nmax_step = 67108864"),
+        ("a relative path", "[images]\ndir = \"images\""),
+        ("an empty name", "[images]\ndefault = \"\""),
+        ("a key twice", "[machine]\naccel = \"kvm\"\naccel = \"tcg\""),
+        ("a section twice", "[machine]\naccel = \"kvm\"\n[machine]\nallow_tcg = true"),
+        ("a header that is not closed", "[machine\naccel = \"kvm\""),
+        ("a text without quotes", "[machine]\naccel = kvm"),
+        ("a text that is not closed", "[machine]\naccel = \"kvm\nallow_tcg = true"),
+        ("a key without a value", "[machine]\naccel =\nallow_tcg = true"),
+        ("a colon for an equals sign", "[machine]\naccel: \"kvm\""),
+        ("several at once", "[machine]\naccel = kvm\nalow_tcg = true\n\n[log]\n[run]\ndir = \"run\""),
+        ("letters beyond ASCII, and a tab", "# été\n[machine] # ü\n\taccel = \"é\" # ß"),
+        ("a long line", &format!("[kit]\ndir = \"{}\"", "a/".repeat(90))),
+    ];
+    let tell = |(title, text): (&str, &str)| format!("# {title}\n{text}\n---\n{}", shown(text, &user()));
+    let mut told: Vec<_> = files.map(tell).into();
+
+    let variables = [
+        ("HOME", "/home/ada"),
+        ("CREEL_FROB__NICATE", "1"),
+        ("CREEL_IMAGES__DIR", "images"),
+        ("CREEL_LOGS__MAX_STEP", "lots"),
+        ("CREEL_MACHINE__ACEL", "kvm"),
+        ("CREEL_machine__accel", "kvm"),
+        ("CREEL_DAEMON__MAX_MACHINES", "many"),
+        // Not a setting's.
+        ("CREEL_LOG", "debug"),
+    ];
+    let mut environment = environment(1000, &variables);
     environment.creel.insert("CREEL_RUN__DIR".into(), std::ffi::OsString::from_vec(vec![b'/', 0xff]));
-    insta::assert_snapshot!(load("", &environment).unwrap_err(), @r#"
-    CREEL_LOGS__MAX_STEP: `logs.max_step`: `lots` is no size; write it as in `512KiB`, `64MiB`, `2GiB`
-    CREEL_MACHINE__ACEL: no setting has this variable; did you mean `CREEL_MACHINE__ACCEL`?
-    CREEL_RUN__DIR: `run.dir`: expected an absolute path such as "/srv/creel", found bytes that are not UTF-8
-    CREEL_machine__accel: no setting has this variable; did you mean `CREEL_MACHINE__ACCEL`?
-    "#);
+    told.push(format!("# variables\n---\n{}", shown("", &environment)));
+    insta::assert_snapshot!(told.join("\n"));
 }
 
 #[test]
@@ -198,9 +220,11 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in "\\PC{0,12}|[0-9dhmsKMGiB]{0,24}") {
+    fn no_text_panics(text in "\\PC{0,12}|[0-9dhmsKMGiB]{0,24}|([a\\[\\]=\"é\t]|\n){0,24}|[é=]{90,120}") {
         let _ = (text.parse::<Period>(), text.parse::<ByteSize>());
-        let _ = load(&text, &user());
+        if let Err(ConfigError::Invalid(problems)) = load_as_is(&text) {
+            problems.iter().map(Problem::with_line).for_each(drop);
+        }
     }
 }
 

@@ -46,6 +46,19 @@ impl Period {
     }
 }
 
+impl TryFrom<Duration> for Period {
+    type Error = UnitError;
+
+    /// To be shown as people write it; what is less than a millisecond is dropped.
+    fn try_from(duration: Duration) -> Result<Self, UnitError> {
+        let whole = u64::try_from(duration.as_millis()).map(Duration::from_millis).unwrap_or(Duration::MAX);
+        if whole.is_zero() || whole > MAX_PERIOD {
+            return Err(UnitError::PeriodOutOfRange { text: format!("{duration:?}") });
+        }
+        Ok(Self(whole))
+    }
+}
+
 impl From<Period> for Duration {
     fn from(period: Period) -> Self {
         period.0
