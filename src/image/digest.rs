@@ -62,6 +62,18 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// What [`hex`] was made of.
+pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if !is_sha256_hex(text) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// Whether `text` is a SHA-256 as [`hex`] writes it.
 pub(super) fn is_sha256_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -23,7 +23,9 @@ mod store;
 mod testing;
 mod volume;
 
-pub use build::{BuildError, BuildEvent, Built, TinyOptions, build_tiny};
+pub use build::{
+    BuildError, BuildEvent, Built, DebianError, DebianOptions, TinyOptions, build_debian, build_tiny,
+};
 pub use cpio::Archive;
 pub use initramfs::{InitramfsError, MODULES_DIRECTORY, MODULES_ORDER, initramfs};
 pub use kernel::{KernelError, vmlinux_from_bzimage};
@@ -33,5 +35,7 @@ pub use spec::{
     Arch, Checked, DiskFormat, ImageSpec, NetworkInterface, NetworkKind, Problem, RunnerConfig, RunnerType,
     SPEC_FILE, SpecError, VirtioTransport, VolumeFilesystem, VolumeSpec,
 };
-pub use store::{EntryLease, Image, ImageError, ImageStore, ImageSummary};
+pub use store::{
+    Collect, Collected, EntryLease, Image, ImageError, ImageStore, ImageSummary, Removed, Verified,
+};
 pub use volume::{VolumeError, VolumeTemplates};

@@ -2,12 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+
+use super::store::{Collect, Removed};
 
 /// What every staging directory's name starts with.
 const PREFIX: &str = ".staging-";
@@ -32,9 +34,15 @@ impl StagingDir {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let lock = File::open(&path)?;
-            lock.try_lock_shared().map_err(io::Error::from)?;
-            return Ok(Self { path, _lock: lock });
+            // A collection may come between: then another one is made.
+            let lock = match File::open(&path) {
+                Ok(lock) => lock,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if lock.try_lock_shared().is_ok() && is_at(&lock, &path) {
+                return Ok(Self { path, _lock: lock });
+            }
         }
     }
 
@@ -66,24 +74,51 @@ impl Drop for StagingDir {
     }
 }
 
-/// Removes staging directories under `parent` whose owner is gone; returns how many.
-pub(super) fn sweep(parent: &Path) -> io::Result<usize> {
-    let mut removed = 0;
+/// Whether the open directory is still the one with that path.
+pub(super) fn is_at(open: &File, path: &Path) -> bool {
+    let same = || {
+        let (ours, named) = (open.metadata()?, path.metadata()?);
+        io::Result::Ok((ours.ino(), ours.dev()) == (named.ino(), named.dev()))
+    };
+    same().unwrap_or(false)
+}
+
+/// Removes staging directories under `parent` whose owner is gone, or only finds them; returns which, with their sizes.
+pub(super) fn sweep(parent: &Path, how: Collect) -> io::Result<Vec<Removed>> {
+    let mut removed = Vec::new();
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        let abandoned = match File::open(entry.path()) {
-            Ok(directory) => directory.try_lock().is_ok(),
+        // Held until it is removed: its maker may be about to lock it.
+        let lock = match File::open(entry.path()) {
+            Ok(directory) if directory.try_lock().is_ok() => Some(directory),
             // Unreadable ones are unlocked trash of our own making, gone ones are gone.
-            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            _ => continue,
         };
-        if abandoned && remove_tree(&entry.path()).is_ok() {
-            removed += 1;
+        let size_bytes = freeable_bytes(&entry.path());
+        if how == Collect::DryRun || remove_tree(&entry.path()).is_ok() {
+            removed.push(Removed { what: name.to_string_lossy().into_owned(), size_bytes });
         }
+        drop(lock);
     }
     Ok(removed)
+}
+
+/// What the disk gets back when a directory is removed, as far as it can be read, in bytes. A file with another name
+/// elsewhere gives nothing back.
+pub(super) fn freeable_bytes(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => freeable_bytes(&entry.path()),
+            Ok(found) if found.nlink() == 1 => found.blocks() * 512,
+            _ => 0,
+        })
+        .sum()
 }
 
 /// Removes a directory and what is in it, read-only directories included.

@@ -5,8 +5,11 @@
 
 mod entries;
 mod error;
+mod files;
+mod gc;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub use entries::EntryLease;
 pub(super) use entries::{Entries, Entry};
 pub use error::ImageError;
+pub use gc::{Collect, Collected, Removed};
+pub use verify::Verified;
 
 use super::spec::{ImageSpec, SPEC_FILE};
 use super::staging::StagingDir;
@@ -125,29 +130,19 @@ impl ImageStore {
         let trash = StagingDir::new(root).map_err(ImageError::io("write to", root))?;
         fs::rename(&found, trash.path().join("image")).map_err(ImageError::io("remove", &found))?;
         drop(trash);
-        self.gc().map(drop)
+        self.gc(Collect::Remove).map(drop)
     }
 
-    /// Removes what no name leads to and nobody uses from the writable root; returns the bytes freed.
-    pub fn gc(&self) -> Result<u64, ImageError> {
+    /// Removes what no name leads to and nobody uses from the writable root, or says what that would be.
+    pub fn gc(&self, how: Collect) -> Result<Collected, ImageError> {
         let root = self.writable_root()?;
-        if root.is_dir() {
-            super::staging::sweep(root).map_err(ImageError::io("clean", root))?;
-        }
-        Entries::under(root).collect(root)
-    }
-
-    /// Hashes the files of an image creel made, and compares them with its digest.
-    pub fn verify(&self, name: &str) -> Result<(), ImageError> {
-        let image = self.resolve(name)?;
-        let Some(expected) = image.digest else { return Err(ImageError::NoDigest { name: image.name }) };
-        let found =
-            entries::content_digest(&image.directory).map_err(ImageError::io("read", &image.directory))?;
-        if found == expected {
-            Ok(())
-        } else {
-            Err(ImageError::Damaged { name: image.name, expected, found })
-        }
+        let left = match root.is_dir() {
+            true => super::staging::sweep(root, how).map_err(ImageError::io("clean", root))?,
+            false => Vec::new(),
+        };
+        let mut collected = Entries::under(root).collect(root, how)?;
+        collected.abandoned.extend(left);
+        Ok(collected)
     }
 
     /// Gives an entry of the writable root a name, taking it from the entry that had it.
@@ -166,12 +161,7 @@ impl ImageStore {
     }
 
     fn unknown(&self, name: &str) -> Result<ImageError, ImageError> {
-        let mut available = Vec::new();
-        for root in &self.roots {
-            available.extend(names_in(root)?);
-        }
-        available.sort();
-        available.dedup();
+        let available = self.names()?;
         let nearest = available.iter().map(|other| (strsim::damerau_levenshtein(name, other), other)).min();
         let suggestion = nearest
             .filter(|(distance, _)| *distance <= name.len().div_ceil(3))
@@ -246,15 +236,22 @@ fn names_in(root: &Path) -> Result<Vec<String>, ImageError> {
     Ok(names)
 }
 
+/// Swaps and removals that a look at an image may run into.
+const OPEN_ATTEMPTS: u32 = 8;
+
 fn open(name: &str, found: &Path) -> Result<Image, ImageError> {
     // An entry may be swapped and collected between the look at its link and the lock; each time there is a newer one.
-    for _ in 0..8 {
+    for attempt in 1..=OPEN_ATTEMPTS {
         // A link that leads nowhere is reported by the attempt to read the spec.
         let real = found.canonicalize().unwrap_or_else(|_| found.to_owned());
         let digest = Entries::digest_of(&real);
         let lease = match digest.is_some() {
             true => match EntryLease::acquire(&real) {
                 Some(lease) => Some(lease),
+                None if attempt < OPEN_ATTEMPTS => continue,
+                // Whoever may read the store may lock it, and must not keep others from it: what is there is used, and a
+                // collector finds that lock as well.
+                None if real.is_dir() => None,
                 None => continue,
             },
             false => None,

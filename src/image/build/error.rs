@@ -32,6 +32,24 @@ pub enum BuildEvent {
     RootStaged {
         entries: usize,
     },
+    /// mmdebstrap asks the mirrors what there is.
+    Resolving {
+        suite: String,
+    },
+    Resolved {
+        packages: usize,
+    },
+    Fetching,
+    Unpacking,
+    Installing {
+        what: &'static str,
+    },
+    /// One more package was set up.
+    Package {
+        name: String,
+        done: usize,
+        total: usize,
+    },
     /// A program was started that takes a while.
     Packing {
         program: &'static str,
@@ -51,6 +69,12 @@ impl fmt::Display for BuildEvent {
             Self::Hashed { input } => write!(f, "inputs {}", &input[..12]),
             Self::Cached { digest } => write!(f, "already built: {}", &digest[..12]),
             Self::RootStaged { entries } => write!(f, "root staged, {entries} entries"),
+            Self::Resolving { suite } => write!(f, "asking the mirrors for {suite}"),
+            Self::Resolved { packages } => write!(f, "{packages} packages"),
+            Self::Fetching => f.write_str("fetching packages"),
+            Self::Unpacking => f.write_str("unpacking the base system"),
+            Self::Installing { what } => write!(f, "installing {what}"),
+            Self::Package { name, done, total } => write!(f, "{done}/{total} {name}"),
             Self::Packing { program } => write!(f, "packing the root with {program}"),
             Self::Packed { file, bytes } => {
                 write!(f, "{file}: {:.1} MiB", *bytes as f64 / f64::from(1 << 20))
@@ -68,6 +92,8 @@ pub enum BuildError {
     Busybox { path: PathBuf, why: &'static str },
     #[error("`{}` of the overlay is {kind}; an image holds files, directories and links only", path.display())]
     OverlayEntry { path: PathBuf, kind: &'static str },
+    #[error(transparent)]
+    Debian(#[from] super::debian::DebianError),
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error(transparent)]

@@ -24,9 +24,9 @@ const PROFILE: &str = "\
 export PATH=\"${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}\"
 umask 022
 ";
-const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+pub(super) const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 /// Where the agent serves DNS for the guest.
-const RESOLV_CONF: &str = "nameserver 127.0.0.1\n";
+pub(super) const RESOLV_CONF: &str = "nameserver 127.0.0.1\n";
 const OS_RELEASE: &str = "ID=creel-tiny\nNAME=\"creel tiny\"\nPRETTY_NAME=\"creel tiny (busybox)\"\n";
 
 const DIRECTORIES: [(&str, u32); 25] = [

@@ -1,13 +1,13 @@
 //! `creel image build tiny`: the least that runs a workflow. A root of busybox, the kit's kernel, and the agent as
 //! PID 1, from packages that are installed, in a second.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::erofs::{self, Packer};
 use super::error::{BuildError, BuildEvent, Built};
+use super::parts::{Description, INITRD, Resources, make_directory, readable, report_size, write_file};
 use super::rootfs::tiny_root;
 use super::tree::Tree;
 use crate::image::digest::InputHasher;
@@ -15,17 +15,13 @@ use crate::image::initramfs::initramfs;
 use crate::image::kernel::is_static_elf;
 use crate::image::kit::Kit;
 use crate::image::program::Program;
-use crate::image::spec::{
-    Arch, DiskFormat, ImageSpec, RunnerConfig, RunnerType, SPEC_FILE, VirtioTransport, VolumeFilesystem,
-    VolumeSpec,
-};
+use crate::image::spec::SPEC_FILE;
 use crate::image::staging::{StagingDir, link_or_copy};
 use crate::image::store::{Entries, Entry, ImageStore, check_name};
 
 /// To be raised whenever the same inputs are to come out differently.
 const BUILDER: &str = "creel tiny image builder 1";
 const STORE_DISK: &str = "store.erofs";
-const INITRD: &str = "initrd";
 const SHELL: &str = "/bin/sh";
 
 /// What a person may choose about the image.
@@ -55,6 +51,12 @@ impl Default for TinyOptions {
             init: None,
             busybox: PathBuf::from("/bin/busybox"),
         }
+    }
+}
+
+impl TinyOptions {
+    fn resources(&self) -> Resources {
+        Resources { memory_mib: self.memory_mib, vcpus: self.vcpus, volume_size_mib: self.volume_size_mib }
     }
 }
 
@@ -89,23 +91,13 @@ pub fn build_tiny(
 
 fn check(options: &TinyOptions) -> Result<(), BuildError> {
     check_name(&options.name)?;
-    let refuse = |option, value: String, remedy| Err(BuildError::Option { option, value, remedy });
-    // Less than the kernel and its first root take.
-    if options.memory_mib < 64 {
-        return refuse("memory_mib", options.memory_mib.to_string(), "give it at least 64");
-    }
-    if options.vcpus == 0 {
-        return refuse("vcpus", "0".to_owned(), "give it at least 1");
-    }
-    // mke2fs makes no ext4 of less, with the journal this one does not have.
-    if !(8..=16 << 20).contains(&options.volume_size_mib) {
-        return refuse("volume_size_mib", options.volume_size_mib.to_string(), "give it 8 to 16777216");
-    }
+    options.resources().check()?;
     match &options.init {
         Some(init)
             if !init.starts_with('/') || init.contains(|c: char| c.is_whitespace() || c.is_control()) =>
         {
-            refuse("init", init.clone(), "write an absolute path without spaces")
+            let remedy = "write an absolute path without spaces";
+            Err(BuildError::Option { option: "init", value: init.clone(), remedy })
         }
         _ => Ok(()),
     }
@@ -144,7 +136,7 @@ impl Recipe<'_> {
         let kernel = &self.kit.kernel.path;
         hasher.file(kernel).map_err(BuildError::io("read", kernel))?;
         self.root.hash(&mut hasher)?;
-        hasher.part(&spec_json(&spec(self.kit, self.options))?);
+        hasher.part(&describe(self.kit, self.options).json()?);
         hasher.part(self.packer.version.as_bytes());
         for argument in self.packer.arguments() {
             hasher.part(argument.as_bytes());
@@ -161,10 +153,8 @@ impl Recipe<'_> {
     ) -> Result<Entry, BuildError> {
         let (tree, image) = (staging.path().join("root"), staging.path().join("image"));
         for directory in [&tree, &image] {
-            fs::create_dir(directory).map_err(BuildError::io("create", directory))?;
             // The image's root takes its mode from this directory.
-            fs::set_permissions(directory, Permissions::from_mode(0o755))
-                .map_err(BuildError::io("create", directory))?;
+            make_directory(directory)?;
         }
         self.root.write(&tree)?;
         on_event(BuildEvent::RootStaged { entries: self.root.len() });
@@ -179,7 +169,7 @@ impl Recipe<'_> {
         report_size(&image.join(INITRD), INITRD, on_event)?;
         let kernel = image.join(self.kit.kernel.format.file_name());
         link_or_copy(&self.kit.kernel.path, &kernel, 0o644).map_err(BuildError::io("write", &kernel))?;
-        write_file(&image.join(SPEC_FILE), &spec_json(&spec(self.kit, self.options))?)?;
+        write_file(&image.join(SPEC_FILE), &describe(self.kit, self.options).json()?)?;
 
         let entry = entries.publish(staging, &image, input)?;
         on_event(BuildEvent::Stored { digest: entry.digest.clone() });
@@ -187,79 +177,13 @@ impl Recipe<'_> {
     }
 }
 
-/// The description, with paths relative to the image's directory.
-fn spec(kit: &Kit, options: &TinyOptions) -> ImageSpec {
-    let mut boot_args = String::from(
-        "earlyprintk=ttyS0 console=hvc0 reboot=t panic=-1 quiet creel.root=erofs creel.volumes=/workspace",
-    );
-    if let Some(init) = &options.init {
-        boot_args.push_str(" creel.init=");
-        boot_args.push_str(init);
+fn describe<'a>(kit: &'a Kit, options: &'a TinyOptions) -> Description<'a> {
+    Description {
+        kit,
+        resources: options.resources(),
+        store_disk: STORE_DISK,
+        store_disk_type: "erofs",
+        shell: SHELL,
+        init: options.init.as_deref(),
     }
-    ImageSpec {
-        arch: Arch::native().unwrap_or(Arch::X86_64),
-        boot_args,
-        kernel: PathBuf::from(kit.kernel.format.file_name()),
-        initrd: PathBuf::from(INITRD),
-        store_disk: PathBuf::from(STORE_DISK),
-        store_disk_type: "erofs".to_owned(),
-        runner_type: RunnerType::Qemu,
-        runner_config: runner_config(),
-        memory_mib: options.memory_mib,
-        vcpus: options.vcpus,
-        network_interfaces: Vec::new(),
-        volumes: vec![VolumeSpec {
-            fs_type: VolumeFilesystem::Ext4,
-            image: "workspace.img".to_owned(),
-            image_type: DiskFormat::Raw,
-            mount_point: "/workspace".to_owned(),
-            read_only: false,
-            size_mib: options.volume_size_mib,
-        }],
-        shell: SHELL.to_owned(),
-        base_config_hash: None,
-    }
-}
-
-/// What upstream's images ask for, less `mem-merge`, which lets tenants watch each other's memory.
-fn runner_config() -> RunnerConfig {
-    let (cpu, machine, extra_args): (_, _, &[&str]) = if cfg!(target_arch = "aarch64") {
-        ("host", "virt,accel=kvm:tcg,gic-version=max,its=off,msi=off", &[])
-    } else {
-        let machine = "microvm,accel=kvm:tcg,acpi=on,pcie=off,pic=off,pit=off,rtc=on,usb=off";
-        ("host,+x2apic,-sgx", machine, &["-device", "i8042"])
-    };
-    RunnerConfig {
-        cpu: cpu.to_owned(),
-        machine: machine.to_owned(),
-        console: "hvc0".to_owned(),
-        extra_args: extra_args.iter().map(|argument| (*argument).to_owned()).collect(),
-        virtio_transport: VirtioTransport::Mmio,
-    }
-}
-
-fn spec_json(spec: &ImageSpec) -> Result<Vec<u8>, BuildError> {
-    let mut text = serde_json::to_vec_pretty(spec)
-        .map_err(|error| BuildError::io("write", Path::new(SPEC_FILE))(error.into()))?;
-    text.push(b'\n');
-    Ok(text)
-}
-
-fn write_file(path: &Path, content: &[u8]) -> Result<(), BuildError> {
-    fs::write(path, content).map_err(BuildError::io("write", path))?;
-    readable(path)
-}
-
-fn readable(path: &Path) -> Result<(), BuildError> {
-    fs::set_permissions(path, Permissions::from_mode(0o644)).map_err(BuildError::io("write", path))
-}
-
-fn report_size(
-    path: &Path,
-    file: &'static str,
-    on_event: &mut dyn FnMut(BuildEvent),
-) -> Result<(), BuildError> {
-    let bytes = path.metadata().map_err(BuildError::io("read", path))?.len();
-    on_event(BuildEvent::Packed { file, bytes });
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/.store/<digest>/           spec.json and the files it names, never changed once there
 //! <root>/.store/by-input/<hash>     -> ../<digest>, what these inputs were built into
+//! <root>/.store/files/<digest>      the digest of each file, as sha256sum(1) writes it: names what is damaged
 //! <root>/<name>                     -> .store/<digest>
 //! ```
 //!
@@ -16,11 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ImageError;
-use crate::image::digest::{InputHasher, is_sha256_hex, sha256_of_file};
-use crate::image::staging::{StagingDir, remove_tree, sweep, sync_directory};
+use super::files::FileDigests;
+use super::gc::{Collect, Collected, Removed};
+use crate::image::digest::is_sha256_hex;
+use crate::image::staging::{StagingDir, freeable_bytes, is_at, remove_tree, sweep, sync_directory};
 
 const STORE: &str = ".store";
 const BY_INPUT: &str = "by-input";
+const FILES: &str = "files";
 
 /// Keeps an entry from being collected while it is held.
 #[derive(Debug, Clone)]
@@ -32,8 +36,7 @@ impl EntryLease {
         let open = File::open(directory).ok()?;
         open.try_lock_shared().ok()?;
         // The lock may have come after the removal: then another, or nothing, has the name.
-        let (ours, named) = (open.metadata().ok()?, directory.metadata().ok()?);
-        (ours.ino() == named.ino() && ours.dev() == named.dev()).then(|| Self(Arc::new(open)))
+        is_at(&open, directory).then(|| Self(Arc::new(open)))
     }
 }
 
@@ -64,7 +67,7 @@ impl Entries {
 
     /// A place to prepare an entry in, on the same file system.
     pub(in crate::image) fn stage(&self) -> Result<StagingDir, ImageError> {
-        for directory in [self.directory.clone(), self.directory.join(BY_INPUT)] {
+        for directory in [self.directory.clone(), self.directory.join(BY_INPUT), self.directory.join(FILES)] {
             fs::create_dir_all(&directory).map_err(ImageError::io("create", &directory))?;
         }
         StagingDir::new(&self.directory).map_err(ImageError::io("create a directory in", &self.directory))
@@ -90,7 +93,8 @@ impl Entries {
         part: &Path,
         input: &str,
     ) -> Result<Entry, ImageError> {
-        let digest = content_digest(part).map_err(ImageError::io("hash", part))?;
+        let files = FileDigests::of(part).map_err(ImageError::io("hash", part))?;
+        let digest = files.digest();
         make_durable(part).map_err(ImageError::io("write", part))?;
         let directory = self.directory.join(&digest);
         let entry = match self.get(digest.clone()) {
@@ -103,39 +107,68 @@ impl Entries {
                 Entry { digest, lease: EntryLease(Arc::new(lock)) }
             }
         };
+        // After the entry: a collection removes lists that belong to none.
+        let list = self.directory.join(FILES).join(&entry.digest);
+        let fresh = staging.path().join("files");
+        fs::write(&fresh, files.text()).map_err(ImageError::io("write", &fresh))?;
+        fs::rename(&fresh, &list).map_err(ImageError::io("create", &list))?;
         let link = self.directory.join(BY_INPUT).join(input);
         swap_link(staging, &Path::new("..").join(&entry.digest), &link)?;
         Ok(entry)
     }
 
-    /// Removes entries that no name in `root` leads to and nobody holds, and what killed builds left. Returns the
-    /// bytes that were freed.
-    pub(super) fn collect(&self, root: &Path) -> Result<u64, ImageError> {
+    /// Removes entries that no name in `root` leads to and nobody holds, and what killed builds left; or says what it
+    /// would remove.
+    pub(super) fn collect(&self, root: &Path, how: Collect) -> Result<Collected, ImageError> {
+        let mut collected = Collected::default();
         if !self.directory.is_dir() {
-            return Ok(0);
+            return Ok(collected);
         }
-        sweep(&self.directory).map_err(ImageError::io("clean", &self.directory))?;
-        let mut freed = 0;
+        collected.abandoned =
+            sweep(&self.directory, how).map_err(ImageError::io("clean", &self.directory))?;
         let listing = || ImageError::io("list", &self.directory);
-        for entry in fs::read_dir(&self.directory).map_err(listing())? {
-            let directory = entry.map_err(listing())?.path();
-            if Self::digest_of(&directory).is_none() {
+        let named = || ImageError::io("list", root);
+        let mut directories = fs::read_dir(&self.directory)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+            .map_err(listing())?;
+        directories.sort();
+        for directory in directories {
+            let Some(digest) = Self::digest_of(&directory) else { continue };
+            // First without a lock, which would be in the way of those who open the image.
+            if is_named(root, &directory).map_err(named())? {
                 continue;
             }
             let Ok(lock) = File::open(&directory) else { continue };
-            // The names are read under the lock: who links one holds the entry while doing so.
-            if lock.try_lock().is_err() || is_named(root, &directory).map_err(ImageError::io("list", root))? {
+            let size_bytes = freeable_bytes(&directory);
+            let removed = Removed { what: digest, size_bytes };
+            if lock.try_lock().is_err() {
+                collected.in_use.push(removed);
                 continue;
             }
-            let size = disk_usage(&directory);
-            let trash = StagingDir::new(&self.directory).map_err(listing())?;
-            let gone = trash.path().join("entry");
-            fs::rename(&directory, &gone).map_err(ImageError::io("remove", &directory))?;
-            remove_tree(&gone).map_err(ImageError::io("remove", &directory))?;
-            freed += size;
+            // Again under the lock: who links an entry holds it while doing so.
+            if is_named(root, &directory).map_err(named())? {
+                continue;
+            }
+            if how == Collect::Remove {
+                let trash = StagingDir::new(&self.directory).map_err(listing())?;
+                let gone = trash.path().join("entry");
+                fs::rename(&directory, &gone).map_err(ImageError::io("remove", &directory))?;
+                remove_tree(&gone).map_err(ImageError::io("remove", &directory))?;
+            }
+            collected.entries.push(removed);
         }
-        self.drop_stale_inputs();
-        Ok(freed)
+        if how == Collect::Remove {
+            self.drop_stale_inputs();
+        }
+        Ok(collected)
+    }
+
+    /// The digests of an entry's files as they were when it was made; `None` of entries from before they were kept.
+    pub(super) fn recorded(entry: &Path) -> Option<FileDigests> {
+        let digest = entry.file_name()?;
+        let text = fs::read_to_string(entry.parent()?.join(FILES).join(digest)).ok()?;
+        // A list that is damaged itself says nothing about the files.
+        FileDigests::parse(&text).filter(|files| digest == files.digest().as_str())
     }
 
     fn drop_stale_inputs(&self) {
@@ -143,6 +176,10 @@ impl Entries {
         for link in links.filter(|link| !link.path().exists()) {
             // Another collection may have been faster.
             let _ = fs::remove_file(link.path());
+        }
+        let lists = fs::read_dir(self.directory.join(FILES)).into_iter().flatten().flatten();
+        for list in lists.filter(|list| !self.directory.join(list.file_name()).exists()) {
+            let _ = fs::remove_file(list.path());
         }
     }
 }
@@ -168,23 +205,13 @@ fn is_named(root: &Path, entry: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The digest of a flat directory: of its files' names and contents, in the names' order.
-pub(super) fn content_digest(directory: &Path) -> io::Result<String> {
-    let mut hasher = InputHasher::new("creel image content 1");
-    for path in sorted_files(directory)? {
-        hasher.part(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.part(&sha256_of_file(&path)?);
-    }
-    Ok(hasher.finish())
-}
-
 /// What the files in a flat directory take up, in bytes.
 pub(super) fn disk_usage(directory: &Path) -> u64 {
     let files = sorted_files(directory).unwrap_or_default();
     files.iter().filter_map(|path| path.metadata().ok()).map(|found| found.blocks() * 512).sum()
 }
 
-fn sorted_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn sorted_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths =
         fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     paths.sort();

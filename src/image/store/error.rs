@@ -30,12 +30,6 @@ pub enum ImageError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("image `{name}` was replaced or removed over and over while it was opened; try again")]
     Unsettled { name: String },
-    #[error(
-        "image `{name}` is damaged: its files hash to {found}, not to {expected}; remove it and build it again"
-    )]
-    Damaged { name: String, expected: String, found: String },
-    #[error("image `{name}` has no digest to verify: it was not made by creel")]
-    NoDigest { name: String },
 }
 
 impl ImageError {

@@ -137,11 +137,11 @@ fn rebuilding_swaps_the_name_and_keeps_what_is_in_use() {
     let new = publish(store, "tiny", "two");
     assert_ne!(old.digest, new.digest);
     assert_eq!(store.resolve("tiny").expect("there").digest, new.digest);
-    store.gc().expect("writable");
+    store.gc(Collect::Remove).expect("writable");
     assert_eq!(fs::read_to_string(&old.spec.kernel).expect("held"), "one");
     let kernel = old.spec.kernel.clone();
     drop(old);
-    assert!(store.gc().expect("writable") > 0, "bytes come free");
+    assert!(store.gc(Collect::Remove).expect("writable").freed_bytes() > 0, "bytes come free");
     assert!(!kernel.exists(), "nobody holds it any more");
     assert_eq!(fs::read_to_string(&new.spec.kernel).expect("named"), "two");
 }
@@ -184,13 +184,107 @@ fn only_the_first_root_is_written_to() {
     assert!(second.join("system").exists());
 }
 
+/// The faults of an image, with its directory left out.
+fn faults(store: &ImageStore, name: &str) -> Vec<String> {
+    let verified = store.verify(name).expect("an image");
+    let directory = format!("{}/", verified.directory.display());
+    verified.faults.iter().map(|fault| fault.replace(&directory, "")).collect()
+}
+
 #[test]
-fn verify_notices_a_changed_byte() {
+fn verify_names_each_file_that_is_not_as_it_was_built() {
     let Roots { store, .. } = &roots();
     let image = publish(store, "tiny", "kernel");
-    store.verify("tiny").expect("as built");
+    assert_eq!(faults(store, "tiny"), Vec::<String>::new(), "as built");
     fs::write(&image.spec.kernel, "kernal").expect("writable by its owner");
-    assert!(matches!(store.verify("tiny"), Err(ImageError::Damaged { .. })));
+    fs::write(image.directory.join("left-over"), "").expect("room");
+    assert_eq!(
+        faults(store, "tiny"),
+        [
+            "k is damaged: its 6 bytes are not those it was made with",
+            "left-over does not belong to the image",
+        ]
+    );
+    fs::remove_file(image.directory.join("left-over")).expect("there");
+    fs::remove_file(&image.spec.kernel).expect("there");
+    let said = faults(store, "tiny");
+    assert!(said.iter().any(|fault| fault == "k is missing"), "{said:?}");
+    assert!(said.iter().any(|fault| fault.starts_with("spec.json: `kernel`")), "{said:?}");
+}
+
+#[test]
+fn verify_still_notices_damage_where_the_files_digests_were_not_kept() {
+    let Roots { first, store, .. } = &roots();
+    let image = publish(store, "tiny", "kernel");
+    fs::remove_dir_all(first.join(".store/files")).expect("there");
+    assert_eq!(faults(store, "tiny"), Vec::<String>::new());
+    fs::write(&image.spec.kernel, "kernal").expect("writable by its owner");
+    let said = faults(store, "tiny");
+    assert!(said.len() == 1 && said[0].contains("which one is damaged was not recorded"), "{said:?}");
+}
+
+#[test]
+fn verify_reads_images_of_others_and_says_what_is_missing() {
+    let Roots { first, second, store, .. } = &roots();
+    put_image(&second.join("theirs"));
+    assert_eq!(store.verify("theirs").expect("an image").digest, None);
+    assert_eq!(faults(store, "theirs"), Vec::<String>::new());
+    symlink("nowhere", first.join("dangling")).expect("room");
+    assert!(faults(store, "dangling")[0].contains("leads nowhere"));
+    assert!(matches!(store.verify("other"), Err(ImageError::Unknown { .. })));
+    assert_eq!(store.names().expect("readable"), ["dangling", "theirs"]);
+}
+
+#[test]
+fn a_dry_collection_says_what_a_real_one_does() {
+    let Roots { first, store, .. } = &roots();
+    let old = publish(store, "tiny", "one");
+    let held = publish(store, "tiny", "two");
+    let named = publish(store, "tiny", "three");
+    let (gone, kept) = (old.digest.clone(), held.digest.clone());
+    drop(old);
+    let abandoned = first.join(".store/.staging-1-0");
+    fs::create_dir(&abandoned).expect("room");
+    fs::write(abandoned.join("part"), "half of an image").expect("room");
+
+    let dry = store.gc(Collect::DryRun).expect("readable");
+    assert!(first.join(".store").join(gone.as_ref().expect("ours")).exists(), "nothing was removed");
+    assert!(abandoned.exists(), "nothing was removed");
+    let digests = |removed: &[Removed]| removed.iter().map(|one| Some(one.what.clone())).collect::<Vec<_>>();
+    assert_eq!(digests(&dry.entries), [gone]);
+    assert_eq!(digests(&dry.in_use), [kept]);
+    assert_eq!(digests(&dry.abandoned), [Some(".staging-1-0".to_owned())]);
+    assert!(dry.freed_bytes() > 0);
+
+    assert_eq!(store.gc(Collect::Remove).expect("writable"), dry);
+    assert!(!abandoned.exists());
+    assert_eq!(store.resolve("tiny").expect("there").digest, named.digest);
+    assert!(held.spec.kernel.exists(), "whoever holds it keeps it");
+    drop(held);
+    assert_eq!(store.gc(Collect::Remove).expect("writable").entries.len(), 1);
+    assert_eq!(store.gc(Collect::Remove).expect("writable"), Collected::default(), "nothing is left to do");
+}
+
+#[test]
+fn builds_and_collections_do_not_get_in_each_others_way() {
+    let Roots { store, .. } = &roots();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                store.gc(Collect::Remove).expect("a collection");
+            }
+        });
+        for round in 0..40 {
+            let image = publish(store, "tiny", &format!("kernel {}", round % 3));
+            assert_eq!(
+                fs::read_to_string(&image.spec.kernel).expect("there"),
+                format!("kernel {}", round % 3)
+            );
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(store.resolve("tiny").is_ok());
 }
 
 #[test]
@@ -200,7 +294,7 @@ fn what_a_killed_build_left_is_swept() {
     let abandoned = first.join(".store/.staging-1-0");
     fs::create_dir(&abandoned).expect("room");
     let in_use = Entries::under(first).stage().expect("writable");
-    store.gc().expect("writable");
+    store.gc(Collect::Remove).expect("writable");
     assert!(!abandoned.exists());
     assert!(in_use.path().exists(), "a living build keeps its directory");
 }
