@@ -56,6 +56,7 @@ impl ExecEnd {
                 peak_memory_kib: extended.then_some(exit.max_rss_kib),
                 stdout_bytes,
                 stderr_bytes,
+                machine: None,
             },
         }
     }

@@ -1,63 +1,51 @@
-//! One agent connection, multiplexed: many execs at once over one stream.
+//! A machine's agent, whichever connection it is on: many execs at once, some of which outlive a connection.
 //!
-//! A reader task takes frames off the stream, sends output straight to the exec that it belongs to
-//! (a full queue holds the stream back, and so the guest) and everything else to the machine's task
-//! as [`SessionEvent`]s. A writer task owns the other direction. Dropping the session ends both.
+//! What belongs to the machine is in `execs`, what belongs to one connection in `link`. Dropping the session ends both.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use creel_proto::agent::{ExecStart, Hello, Poweroff, SourceUnpack};
+use creel_proto::agent::{ExecSignal, Hello, OpenDebugShell, Poweroff};
 use creel_proto::names::{extensions, ids};
-use creel_proto::{Envelope, FrameCodec, FrameError, MAX_MESSAGE_BYTES, Payload};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use creel_proto::{Envelope, MAX_MESSAGE_BYTES};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tokio_util::codec::Framed;
-use tracing::{debug, trace};
 
-use super::exit::{ExecEnd, MAX_DETAIL_CHARS};
-use crate::runtime::{ExecRequest, Outcome, OutputChunk, Stream, Usage, Work};
-use crate::text::one_line;
-use crate::transport::ByteStream;
+use super::ending::{Ending, Loss};
+use super::execs::Shared;
+use super::exit::ExecEnd;
+use super::link;
+use super::resume::Proven;
+use super::terms::{Patience, Terms};
+use super::wire::Wire;
+use crate::runtime::{ExecRequest, ExecStreams, ShellRequest, SignalError};
 
-type Wire = Framed<Box<dyn ByteStream>, FrameCodec>;
+/// Events that wait for the machine's task.
+const EVENT_QUEUE: usize = 64;
 
-/// Requests that wait for the stream; a machine has few.
-const OUTGOING_QUEUE: usize = 64;
+/// What a program that is given up may take, between SIGTERM and SIGKILL, to clean up in the guest. Nobody waits for it.
+pub const CANCEL_GRACE_MS: u32 = 2000;
 
 /// What the reader tells the machine's task.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// A piece of work ended; all of its output was sent to its queue before.
     WorkEnded { id: String, end: ExecEnd },
+    /// The guest could not begin a debug shell; one that it begins has a connection of its own.
+    ShellRefused { detail: String },
     /// The guest will power off.
     PoweroffAcknowledged,
-    /// The stream ended or broke; nothing comes after this.
-    Closed { detail: String },
+    /// The connection has ended, and another one may take its place.
+    Away { why: Loss },
+    /// The agent is lost: nothing comes after this.
+    Closed { why: Ending },
 }
 
 /// Where a session's events arrive.
 pub type SessionEvents = mpsc::Receiver<SessionEvent>;
 
-/// Work that has started and not ended.
-#[derive(Debug)]
-struct Running {
-    output: mpsc::Sender<OutputChunk>,
-    started: Instant,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
-}
-
-type Table = Arc<Mutex<HashMap<String, Running>>>;
-
 /// Why a piece of work could not be given to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    #[error("`{0}` is already running in this machine")]
+    #[error("`{0}` still runs in this machine, or has been given up and not ended")]
     Duplicate(String),
     #[error(
         "the image's agent can't unpack a source disk (it lacks extension `{}`); use an image with creel's agent",
@@ -68,32 +56,33 @@ pub enum StartError {
         "the step's command and environment make {size} bytes, and the agent takes {MAX_MESSAGE_BYTES} at once"
     )]
     TooLarge { size: usize },
+    #[error(
+        "the image's agent can't copy files (it lacks extension `{}`); use an image with creel's agent",
+        extensions::FILES_1
+    )]
+    NoFiles,
+    #[error("the machine runs {max} execs, which is as many as it may; wait for one to end")]
+    TooMany { max: usize },
     #[error("the agent's connection is closed")]
     Closed,
 }
 
-/// A connected agent.
+/// An agent that was greeted.
 #[derive(Debug)]
 pub struct Session {
     hello: Hello,
-    source_disk: bool,
-    table: Table,
-    outgoing: mpsc::Sender<Envelope>,
-    tasks: [JoinHandle<()>; 2],
+    terms: Terms,
+    patience: Patience,
+    shared: Arc<Shared>,
 }
 
 impl Session {
     /// Starts the tasks of a session whose handshake is done.
-    pub(super) fn start(wire: Wire, hello: Hello, agreed: &[String]) -> (Self, SessionEvents) {
-        let has = |name: &str| agreed.iter().any(|extension| extension == name);
-        let (sink, stream) = wire.split();
-        let (outgoing, outgoing_queue) = mpsc::channel(OUTGOING_QUEUE);
-        let (events, event_queue) = mpsc::channel(OUTGOING_QUEUE);
-        let table = Table::default();
-        let reader =
-            Reader { stream, table: Arc::clone(&table), events, extended: has(extensions::OUTPUT_1) };
-        let tasks = [tokio::spawn(reader.run()), tokio::spawn(write(sink, outgoing_queue))];
-        (Self { hello, source_disk: has(extensions::SOURCE_1), table, outgoing, tasks }, event_queue)
+    pub(super) fn start(wire: Wire, hello: Hello, terms: Terms, patience: Patience) -> (Self, SessionEvents) {
+        let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+        let shared = Arc::new(Shared::new(terms, events));
+        link::start(&shared, wire, None, patience);
+        (Self { hello, terms, patience, shared }, event_queue)
     }
 
     /// What the agent said of itself. Guest-made text: bounded in use, never trusted.
@@ -101,183 +90,86 @@ impl Session {
         &self.hello
     }
 
-    /// Gives a piece of work to the agent; its end comes as [`SessionEvent::WorkEnded`].
-    ///
-    /// # Errors
-    /// When it could not be sent.
-    pub fn begin(&self, request: ExecRequest, output: mpsc::Sender<OutputChunk>) -> Result<(), StartError> {
-        let timeout_seconds = request.guest_timeout_seconds(Instant::now());
-        let payload: Payload = match request.work {
-            Work::Program { argv, env, cwd, user } => {
-                let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-                ExecStart { argv, env, cwd, user, timeout_seconds }.into()
-            }
-            Work::UnpackSource { .. } if !self.source_disk => return Err(StartError::NoSourceDisk),
-            Work::UnpackSource { destination, user } => SourceUnpack { destination, user }.into(),
-        };
-        let envelope = Envelope::new(request.id.clone(), payload);
-        {
-            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            if table.contains_key(&request.id) {
-                return Err(StartError::Duplicate(request.id));
-            }
-            let size = envelope.encoded_len();
-            if size > MAX_MESSAGE_BYTES {
-                return Err(StartError::TooLarge { size });
-            }
-            let running = Running { output, started: Instant::now(), stdout_bytes: 0, stderr_bytes: 0 };
-            table.insert(request.id.clone(), running);
-        }
-        let sent = self.send(envelope);
-        if sent.is_err() {
-            self.forget(&request.id);
-        }
-        sent
+    /// What was agreed on.
+    pub fn terms(&self) -> Terms {
+        self.terms
     }
 
-    /// Forgets a piece of work: its output is dropped from now on, and its queue closed, so that its reader ends.
-    pub fn forget(&self, id: &str) {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Goes on with a connection that has proven to be of the same agent, in place of the one before. False: the agent
+    /// has broken the contract, and is not believed again.
+    pub fn resume(&self, proven: Proven) -> bool {
+        let (wire, init) = proven.into_parts();
+        link::start(&self.shared, wire, Some(init), self.patience)
+    }
+
+    /// Whether the agent is away and may come back.
+    pub fn is_away(&self) -> bool {
+        let table = self.shared.lock();
+        table.link.is_none() && table.terms.resume && !table.over
+    }
+
+    /// Gives a piece of work to the agent; its end comes as [`SessionEvent::WorkEnded`]. An agent that is away is given
+    /// it when it comes back.
+    ///
+    /// # Errors
+    /// When it could not be sent, or there is no room for its output.
+    pub fn begin(&self, request: ExecRequest, streams: ExecStreams) -> Result<(), StartError> {
+        self.shared.begin(request, streams)
+    }
+
+    /// Gives a piece of work up: its output is dropped from now on, and its queue closed, so that its reader ends. A
+    /// program is cancelled in the guest, where its agent can do that; nobody hears how it ended.
+    pub fn cancel(&self, id: &str) {
+        self.shared.cancel(id);
+    }
+
+    /// Sends a signal to the process group of a program that runs and that somebody waits for.
+    ///
+    /// # Errors
+    /// When there is none of that id, or the agent can't.
+    pub fn signal(&self, id: &str, signal: u32) -> Result<(), SignalError> {
+        self.shared.signal(id, signal, Envelope::new(id, ExecSignal { signal }))
+    }
+
+    /// Asks for a login shell on a terminal, for which the guest is to dial this vsock port.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub fn open_shell(&self, vsock_port: u32, request: &ShellRequest) -> Result<(), StartError> {
+        let ShellRequest { term, size } = request;
+        let (rows, cols) = (size.rows.into(), size.columns.into());
+        let request = OpenDebugShell { vsock_port, term: term.clone(), rows, cols };
+        self.send(Envelope::new(ids::PTY, request))
+    }
+
+    /// Whether ends say more than version 1 has words for (`creel.output.1`).
+    pub fn extended(&self) -> bool {
+        self.terms.extended
     }
 
     /// Asks the guest to power off.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// When there is no connection.
     pub fn power_off(&self) -> Result<(), StartError> {
         self.send(Envelope::new(ids::POWEROFF, Poweroff {}))
     }
 
     fn send(&self, envelope: Envelope) -> Result<(), StartError> {
         // A full queue means an agent that has stopped reading: as good as gone.
-        self.outgoing.try_send(envelope).map_err(|_| StartError::Closed)
+        if self.shared.lock().order_message(envelope) { Ok(()) } else { Err(StartError::Closed) }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.lock().close();
     }
 }
 
-async fn write(mut sink: SplitSink<Wire, Envelope>, mut queue: mpsc::Receiver<Envelope>) {
-    while let Some(envelope) = queue.recv().await {
-        if let Err(error) = sink.send(envelope).await {
-            // The reader sees the same stream end and says so.
-            debug!(%error, "failed to write to the agent");
-            return;
-        }
-    }
-}
-
-struct Reader {
-    stream: SplitStream<Wire>,
-    table: Table,
-    events: mpsc::Sender<SessionEvent>,
-    extended: bool,
-}
-
-/// The peer broke the contract; nothing after it can be believed.
-#[derive(Debug, thiserror::Error)]
-enum Violation {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("agent sent {stream:?} of `{id}` from offset {claimed} instead of {expected}")]
-    Offset { id: String, stream: Stream, claimed: u64, expected: u64 },
-}
-
-impl Reader {
-    async fn run(mut self) {
-        let detail = match self.read_all().await {
-            Ok(()) => "the agent closed its connection".to_owned(),
-            Err(violation) => one_line(&violation.to_string(), MAX_DETAIL_CHARS),
-        };
-        // Nobody listens any more when the machine is going away.
-        let _ = self.events.send(SessionEvent::Closed { detail }).await;
-    }
-
-    async fn read_all(&mut self) -> Result<(), Violation> {
-        while let Some(envelope) = self.stream.next().await {
-            let envelope = envelope?;
-            let id = envelope.id().to_owned();
-            match envelope.payload {
-                Payload::ExecStdout(chunk) => {
-                    self.output(&id, Stream::Stdout, chunk.data, chunk.raw, chunk.offset).await?;
-                }
-                Payload::ExecStderr(chunk) => {
-                    self.output(&id, Stream::Stderr, chunk.data, chunk.raw, chunk.offset).await?;
-                }
-                Payload::ExecExit(exit) => {
-                    let extended = self.extended;
-                    self.ended(id, |wall, out, err| ExecEnd::read(exit, extended, wall, out, err)).await;
-                }
-                Payload::SourceUnpackResult(result) => {
-                    self.ended(id, |wall, _, _| source_end(result, wall)).await;
-                }
-                Payload::PoweroffResult(result) => {
-                    trace!(error = %result.error, "guest answered the power-off");
-                    let _ = self.events.send(SessionEvent::PoweroffAcknowledged).await;
-                }
-                // Version 1 lets a guest say more than was asked (built paths); none of it is an answer.
-                other => trace!(%id, payload = other.name(), "ignored what the agent said"),
-            }
-        }
-        Ok(())
-    }
-
-    async fn output(
-        &self,
-        id: &str,
-        stream: Stream,
-        data: String,
-        raw: Bytes,
-        claimed: u64,
-    ) -> Result<(), Violation> {
-        let bytes = if self.extended { raw } else { Bytes::from(data) };
-        let (queue, raw_offset) = {
-            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(running) = table.get_mut(id) else {
-                trace!(%id, "ignored output of an exec that is not running");
-                return Ok(());
-            };
-            let count = match stream {
-                Stream::Stdout => &mut running.stdout_bytes,
-                Stream::Stderr => &mut running.stderr_bytes,
-            };
-            let expected = *count;
-            if self.extended && claimed != expected {
-                return Err(Violation::Offset { id: id.to_owned(), stream, claimed, expected });
-            }
-            *count += bytes.len() as u64;
-            (running.output.clone(), expected)
-        };
-        // A reader that has gone away does not stop the program: its output is dropped.
-        let _ = queue.send(OutputChunk { stream, raw_offset, bytes }).await;
-        Ok(())
-    }
-
-    async fn ended(&self, id: String, read: impl FnOnce(std::time::Duration, u64, u64) -> ExecEnd) {
-        let running = self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        let Some(running) = running else {
-            trace!(%id, "ignored the end of an exec that is not running");
-            return;
-        };
-        let end = read(running.started.elapsed(), running.stdout_bytes, running.stderr_bytes);
-        // Closing the output's queue before the end is told: a reader drains it to the last byte.
-        drop(running);
-        let _ = self.events.send(SessionEvent::WorkEnded { id, end }).await;
-    }
-}
-
-fn source_end(result: creel_proto::agent::SourceUnpackResult, wall: std::time::Duration) -> ExecEnd {
-    let usage = Usage { wall, ..Usage::default() };
-    if result.error.is_empty() {
-        let files = if result.files == 1 { "file" } else { "files" };
-        let detail = format!("unpacked {} {files}, {} bytes", result.files, result.bytes);
-        return ExecEnd { outcome: Outcome::Exited { code: 0 }, detail: Some(detail), usage };
-    }
-    // As a clone that fails: the step's own doing (a destination that can't be written, a full disk
-    // in the guest), not the machine's.
-    let detail = one_line(&result.error, MAX_DETAIL_CHARS);
-    ExecEnd { outcome: Outcome::Exited { code: 1 }, detail: Some(detail), usage }
-}
+#[cfg(test)]
+mod tests;

@@ -8,16 +8,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Phase, SetupEvents};
-use super::exec::{ExecRequest, OutputChunk};
+use super::exec::ExecRequest;
 use super::id::{MachineId, Tenant};
-use super::verdict::{Outcome, Verdict};
+use super::observe::{Console, MachineDetails, MachineLoad, RuntimeStatus};
+use super::shell::{Shell, ShellError, ShellRequest};
+use super::streams::ExecStreams;
+use super::verdict::{MachineUsage, Outcome, Verdict};
 
 /// How a runtime executes steps (the proposal's two modes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct RuntimeInfo {
 /// Everything a machine needs.
 #[derive(Debug)]
 pub struct SetupRequest {
+    /// The machine's name, and what everything that it holds is named after.
+    pub id: MachineId,
     pub tenant: Tenant,
     /// Unique among the workflows of this host; names logs and labels.
     pub workflow_id: String,
@@ -58,6 +64,8 @@ pub struct SetupRequest {
     /// `None`: the image's own.
     pub memory_mib: Option<u32>,
     pub vcpus: Option<u32>,
+    /// What the whole machine may take of the host's memory. `None`: the guest's memory and what running it costs.
+    pub memory_limit_mib: Option<u32>,
     /// For [`Mode::Batch`]: the steps. Others ignore it.
     pub batch: Vec<ExecRequest>,
     /// When setup ends as timed out, whatever it is doing.
@@ -113,6 +121,11 @@ pub enum DestroyMode {
 pub trait Runtime: Send + Sync + fmt::Debug {
     async fn info(&self) -> RuntimeInfo;
 
+    /// What is known now, without waiting as [`Self::info`] may.
+    fn status(&self) -> RuntimeStatus {
+        RuntimeStatus::default()
+    }
+
     /// Creates a machine that is ready for execs, reporting progress on `events`.
     ///
     /// # Errors
@@ -126,20 +139,94 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     ) -> Result<Box<dyn Machine>, SetupError>;
 }
 
+/// What a machine is, for people to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineFacts {
+    pub image: String,
+    pub memory_mib: u32,
+    pub vcpus: u32,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// `kernel` or `hybrid`.
+    pub transport: String,
+    /// The guest's vsock address on this host; the hybrid transport has none.
+    pub cid: Option<u32>,
+    /// The keeper, as this process sees it.
+    pub keeper_pid: Option<u32>,
+    /// The machine's cgroup; `None` where it has none, and then no limits but QEMU's own.
+    pub cgroup: Option<PathBuf>,
+    /// The limit of `cgroup`.
+    pub memory_limit_mib: Option<u64>,
+}
+
+/// Why no signal was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignalError {
+    /// Also one that has ended or was given up.
+    #[error("no exec `{0}` runs in the machine")]
+    NoExec(String),
+    #[error(
+        "the image's agent can't signal programs (it lacks extension `{extension}`); use an image with creel's agent"
+    )]
+    Unsupported { extension: &'static str },
+    #[error("the machine has ended")]
+    Ended,
+    /// The machine is another process's, and that could not be asked.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
 /// A machine that is ready for execs.
 #[async_trait]
 pub trait Machine: Send + Sync + fmt::Debug {
     fn id(&self) -> &MachineId;
 
-    /// Does a piece of work, most often runs a program. Its output goes to `output` as it comes; a full queue holds the program back.
-    /// Returns once it has ended and all its output was sent, or the machine has ended, or the
-    /// deadline has passed, or `cancel` was triggered. A step that can't be started is a verdict too.
-    async fn exec(
-        &self,
-        request: ExecRequest,
-        output: mpsc::Sender<OutputChunk>,
-        cancel: CancellationToken,
-    ) -> Verdict;
+    fn facts(&self) -> MachineFacts;
+
+    /// What the machine has used until now; `None` where nothing counts it.
+    fn usage(&self) -> Option<MachineUsage>;
+
+    /// What the machine takes of its host at this moment; `None` where nothing counts it. Reads a few files.
+    fn load(&self) -> Option<MachineLoad> {
+        None
+    }
+
+    /// What else is known of how it runs. Reads a few files.
+    fn details(&self) -> MachineDetails {
+        MachineDetails::default()
+    }
+
+    /// Opens the guest's console for reading. What is open stays readable after the machine's end.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be opened or watched.
+    fn console(&self) -> io::Result<Box<dyn Console>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this machine has no console that could be read here"))
+    }
+
+    /// Waits until the machine is gone, whoever ended it, and says why. One that was destroyed was
+    /// [`Outcome::Cancelled`].
+    async fn ended(&self) -> Verdict;
+
+    /// Does a piece of work, most often runs a program, on `streams`; output that nobody acknowledges holds it back.
+    /// Returns once it has ended and all its output is in its stream, or the machine has ended, or the
+    /// deadline has passed, or `cancel` was triggered. In the last two cases, and when the future is dropped, the
+    /// program is ended in the machine as well, where that can be done; nobody waits for it. A step that can't be
+    /// started is a verdict too.
+    async fn exec(&self, request: ExecRequest, streams: ExecStreams, cancel: CancellationToken) -> Verdict;
+
+    /// Sends a signal (by its number in signal(7), 1 to 64) to the process group of a program that runs. It was sent
+    /// when this returns; whether the program heeds it is the program's business.
+    ///
+    /// # Errors
+    /// When no such exec runs, or its machine can't be told.
+    async fn signal(&self, exec_id: &str, signal: i32) -> Result<(), SignalError>;
+
+    /// Opens a login shell of the workflow user on a terminal of its own, within a bounded time.
+    ///
+    /// # Errors
+    /// When there is none.
+    async fn shell(&self, request: ShellRequest) -> Result<Shell, ShellError>;
 
     /// Ends the machine and frees all it holds. Idempotent, bounded in time.
     ///

@@ -1,5 +1,7 @@
 //! What setting up a machine reports while it goes on.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -40,23 +42,45 @@ pub enum SetupEvent {
 }
 
 /// Where a runtime reports its setup. Unbounded because a setup sends a handful.
-#[derive(Debug, Clone)]
-pub struct SetupEvents(Option<mpsc::UnboundedSender<SetupEvent>>);
+#[derive(Clone)]
+pub struct SetupEvents {
+    sender: Option<mpsc::UnboundedSender<SetupEvent>>,
+    observers: Vec<Observer>,
+}
+
+/// Is told of each event before its listener is. Must not block.
+pub type Observer = Arc<dyn Fn(&SetupEvent) + Send + Sync>;
+
+impl fmt::Debug for SetupEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetupEvents").field("sender", &self.sender).finish_non_exhaustive()
+    }
+}
 
 impl SetupEvents {
     pub fn new() -> (Self, mpsc::UnboundedReceiver<SetupEvent>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(Some(sender)), receiver)
+        (Self { sender: Some(sender), observers: Vec::new() }, receiver)
     }
 
     /// For callers that do not look.
     pub fn ignored() -> Self {
-        Self(None)
+        Self { sender: None, observers: Vec::new() }
+    }
+
+    /// Has `observer` too see what is reported from now on, whether or not anybody listens.
+    #[must_use]
+    pub fn observed(mut self, observer: Observer) -> Self {
+        self.observers.push(observer);
+        self
     }
 
     /// Says it; a listener that has gone away is no reason to stop.
     pub fn send(&self, event: SetupEvent) {
-        if let Some(sender) = &self.0 {
+        for observer in &self.observers {
+            observer(&event);
+        }
+        if let Some(sender) = &self.sender {
             let _ = sender.send(event);
         }
     }

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// How many chunks (of at most 32 KiB each, as the agent reads them) wait for the reader of an exec's
-/// output before its writer is held back.
-pub const OUTPUT_QUEUE_CHUNKS: usize = 16;
+use super::shell::TerminalSize;
 
 /// Something to be done in a machine.
 #[derive(Debug, Clone)]
@@ -31,25 +29,55 @@ pub enum Work {
         cwd: String,
         /// `user[:group]`; never uid 0 or gid 0.
         user: String,
+        /// Of its own; then all that it shows is stdout.
+        terminal: Option<Terminal>,
     },
     /// Unpack the source tree that the setup was given.
     UnpackSource { destination: String, user: String },
+    /// Writes this path and all below it to stdout as a tar archive.
+    ReadFiles { path: String, user: String },
+    /// Unpacks the tar archive that is the input.
+    WriteFiles {
+        /// A directory that the entries go below, or the name that the archive's one top entry gets.
+        destination: String,
+        /// The destination has to be a directory, and is made where it is missing.
+        directory: bool,
+        user: String,
+    },
+}
+
+/// A program's terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terminal {
+    /// The value of TERM.
+    pub term: String,
+    pub size: TerminalSize,
 }
 
 impl fmt::Debug for Work {
     /// Leaves the environment's values out: secrets are among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Program { argv, env, cwd, user } => f
+            Self::Program { argv, env, cwd, user, terminal } => f
                 .debug_struct("Program")
                 .field("argv", argv)
                 .field("env", &env.iter().map(|(name, _)| name).collect::<Vec<_>>())
                 .field("cwd", cwd)
                 .field("user", user)
+                .field("terminal", terminal)
                 .finish(),
             Self::UnpackSource { destination, user } => {
                 f.debug_struct("UnpackSource").field("destination", destination).field("user", user).finish()
             }
+            Self::ReadFiles { path, user } => {
+                f.debug_struct("ReadFiles").field("path", path).field("user", user).finish()
+            }
+            Self::WriteFiles { destination, directory, user } => f
+                .debug_struct("WriteFiles")
+                .field("destination", destination)
+                .field("directory", directory)
+                .field("user", user)
+                .finish(),
         }
     }
 }
@@ -59,12 +87,17 @@ impl ExecRequest {
     /// behind the host's own deadline: the host decides, the guest's limit only makes sure that an
     /// exec ends in a machine that is kept.
     pub fn guest_timeout_seconds(&self, now: Instant) -> u32 {
-        const BEHIND_THE_HOST: Duration = Duration::from_secs(5);
-        self.deadline.map_or(0, |deadline| {
-            let remaining = deadline.saturating_duration_since(now) + BEHIND_THE_HOST;
-            u32::try_from(remaining.as_secs()).unwrap_or(u32::MAX)
-        })
+        guest_timeout_seconds(self.deadline, now)
     }
+}
+
+/// See [`ExecRequest::guest_timeout_seconds`].
+pub(crate) fn guest_timeout_seconds(deadline: Option<Instant>, now: Instant) -> u32 {
+    const BEHIND_THE_HOST: Duration = Duration::from_secs(5);
+    deadline.map_or(0, |deadline| {
+        let remaining = deadline.saturating_duration_since(now) + BEHIND_THE_HOST;
+        u32::try_from(remaining.as_secs()).unwrap_or(u32::MAX)
+    })
 }
 
 /// Which of a program's two output streams.

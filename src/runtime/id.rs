@@ -3,10 +3,12 @@
 use std::fmt;
 
 use rustix::rand::{GetRandomFlags, getrandom};
+use serde::{Deserialize, Serialize};
 
 /// Names one machine on this host. Everything the machine holds is named after it (`m-<id>`), so that
 /// what is left behind can be recognised as ours.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MachineId(String);
 
 /// 32 characters, none easily taken for another (Crockford's base 32, lower case).
@@ -28,8 +30,28 @@ impl MachineId {
         Ok(Self(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
     }
 
+    /// An id that somebody wrote down; `None` if it can't be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let well_formed = text.len() == ID_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte));
+        well_formed.then(|| Self(text.to_owned()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for MachineId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("`{text}` is no machine id"))
+    }
+}
+
+impl From<MachineId> for String {
+    fn from(id: MachineId) -> Self {
+        id.0
     }
 }
 
@@ -40,7 +62,7 @@ impl fmt::Display for MachineId {
 }
 
 /// Whose workflow it is. An embedded run's tenant is the local user.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tenant {
     /// A DID, or `local:<uid>`.
     pub owner: String,
@@ -65,5 +87,9 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.as_str().len(), ID_CHARS);
         assert!(one.as_str().bytes().all(|byte| ALPHABET.contains(&byte)));
+        assert_eq!(MachineId::parse(one.as_str()), Some(one));
+        for other in ["", "0123456789a", "012345678", "ABCDEFGHJK", "../../etc.", "éééé01"] {
+            assert_eq!(MachineId::parse(other), None, "{other}");
+        }
     }
 }

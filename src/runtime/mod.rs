@@ -10,12 +10,28 @@ pub mod exec;
 pub mod fake;
 pub mod id;
 pub mod microvm;
+pub mod observe;
+pub mod retained;
+pub mod shell;
+pub mod streams;
 pub mod verdict;
 
 pub use contract::{
-    DestroyMode, Machine, Mode, Runtime, RuntimeInfo, SetupError, SetupFailure, SetupRequest,
+    DestroyMode, Machine, MachineFacts, Mode, Runtime, RuntimeInfo, SetupError, SetupFailure, SetupRequest,
+    SignalError,
 };
-pub use event::{Phase, SetupEvent, SetupEvents};
-pub use exec::{ExecRequest, OUTPUT_QUEUE_CHUNKS, OutputChunk, Stream, Work};
+pub use event::{Observer, Phase, SetupEvent, SetupEvents};
+pub use exec::{ExecRequest, OutputChunk, Stream, Terminal, Work};
 pub use id::{MachineId, Tenant};
-pub use verdict::{CrashCause, OutOfMemory, Outcome, Usage, Verdict};
+pub use observe::{
+    Console, ConsoleHistory, HostProcess, MachineDetails, MachineLimits, MachineLoad, RuntimeStatus,
+};
+pub use retained::OffsetError;
+pub use shell::{
+    MAX_SHELL_INPUT_BYTES, SHELL_QUEUE, Shell, ShellError, ShellInput, ShellRequest, TerminalSize,
+};
+pub use streams::{
+    ExecStreams, InputEvent, InputProgress, InputReader, InputWriter, OutputOffsets, OutputReader,
+    OutputWriter, STREAM_WINDOW_BYTES,
+};
+pub use verdict::{CrashCause, MachineUsage, OutOfMemory, Outcome, Usage, Verdict};

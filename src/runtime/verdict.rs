@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How something ended. Causes come from the kernel, QMP and the keeper; never from console text,
 /// which the guest writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// The program ended by itself with this code.
@@ -44,7 +44,7 @@ pub enum Outcome {
 }
 
 /// Whose memory ran out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfMemory {
     /// The guest kernel's OOM killer ended a process of the step.
@@ -54,7 +54,7 @@ pub enum OutOfMemory {
 }
 
 /// Why a machine ended that nobody had told to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CrashCause {
     /// The guest reset itself, which is what a Linux panic does under `panic=-1`, or told pvpanic.
@@ -65,6 +65,11 @@ pub enum CrashCause {
     QemuExited { status: i32 },
     /// A signal ended QEMU.
     QemuSignalled { signal: i32 },
+    /// The machine had as many processes and threads as its cgroup allows, and QEMU needed another.
+    PidsLimit { limit: u64 },
+    /// The keeper was told to end the machine, and not by creel: somebody stopped `creel-machines.service`, or the
+    /// host is shutting down.
+    HolderStopped,
     /// A helper that the machine can't live without has ended.
     HelperEnded { name: String, how: String },
 }
@@ -108,31 +113,57 @@ impl fmt::Display for CrashCause {
             Self::GuestPoweredOff => write!(f, "guest powered off"),
             Self::QemuExited { status } => write!(f, "QEMU: exit status {status}"),
             Self::QemuSignalled { signal } => write!(f, "QEMU: signal {signal}"),
+            Self::PidsLimit { limit } => write!(f, "the machine's limit of {limit} processes and threads"),
+            Self::HolderStopped => write!(f, "ended from outside, as stopping creel-machines.service does"),
             Self::HelperEnded { name, how } => write!(f, "{name}: {how}"),
         }
     }
 }
 
 /// What was used; `None` where this runtime can't tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    #[serde(rename = "wall_us", serialize_with = "microseconds")]
+    #[serde(rename = "wall_us", with = "microseconds")]
     pub wall: Duration,
     /// CPU time of the exec's own processes, as the guest counts it.
-    #[serde(rename = "cpu_us", serialize_with = "optional_microseconds")]
+    #[serde(rename = "cpu_us", with = "optional_microseconds", default)]
     pub cpu: Option<Duration>,
     /// The largest resident set of one process.
     pub peak_memory_kib: Option<u64>,
     pub stdout_bytes: u64,
     pub stderr_bytes: u64,
+    /// What the machine as a whole has used since its start, as the host counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Box<MachineUsage>>,
+}
+
+/// What a machine has used of its host, guest and helpers together, as its cgroup counts it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineUsage {
+    #[serde(rename = "cpu_us", with = "microseconds")]
+    pub cpu: Duration,
+    /// `memory.peak`, page cache included; `None` where the controller is missing.
+    pub peak_memory_kib: Option<u64>,
+    pub memory_limit_kib: Option<u64>,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    /// `pids.peak`, or the count when this was read, where the kernel keeps no peak.
+    pub peak_pids: Option<u64>,
+    /// How long some process of the machine waited, `total` of the `some` line (Documentation/accounting/psi.rst).
+    #[serde(rename = "cpu_pressure_us", with = "optional_microseconds", default)]
+    pub cpu_pressure: Option<Duration>,
+    #[serde(rename = "memory_pressure_us", with = "optional_microseconds", default)]
+    pub memory_pressure: Option<Duration>,
+    #[serde(rename = "io_pressure_us", with = "optional_microseconds", default)]
+    pub io_pressure: Option<Duration>,
 }
 
 /// An outcome, what it took, and what may explain it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     pub outcome: Outcome,
     /// What was said beside the outcome, e.g. why a program could not be started.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     pub usage: Usage,
     /// The end of the machine's console, where the machine or the agent failed. It may explain the
@@ -157,17 +188,39 @@ impl fmt::Display for Verdict {
     }
 }
 
-fn microseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+mod microseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_micros)
+    }
 }
 
-#[expect(clippy::ref_option, reason = "serde hands the field by reference")]
-fn optional_microseconds<S: serde::Serializer>(
-    duration: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match duration {
-        Some(duration) => microseconds(duration, serializer),
-        None => serializer.serialize_none(),
+mod optional_microseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands the field by reference")]
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::microseconds::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_micros))
     }
 }

@@ -5,6 +5,7 @@
 
 mod machine;
 mod script;
+mod shell;
 
-pub use machine::{FakeRuntime, Journal};
+pub use machine::{Death, FakeConsole, FakeRuntime, Journal};
 pub use script::{ScriptedExec, ScriptedSetup};

@@ -7,6 +7,10 @@
 //!
 //! [`reclaim`]: RunDir::reclaim
 
+mod sockets;
+
+pub use sockets::{RunSocket, is_of_a_run};
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,7 +53,7 @@ pub enum DirectoryError {
         "`{path}` belongs to uid {owner}, not to {expected}: remove it, or choose another runtime directory"
     )]
     ForeignOwner { path: PathBuf, owner: u32, expected: u32 },
-    #[error("`{path}` is open to others (mode {mode:03o}): run `chmod 700` on it")]
+    #[error("`{path}` is open to others (mode {mode:03o}): run `chmod go-w` or `chmod 700` on it")]
     OpenToOthers { path: PathBuf, mode: u32 },
     #[error(
         "`{path}` is too long: socket paths in it must stay under 108 bytes, and it may have {max} at most; choose a \
@@ -89,7 +93,7 @@ impl Reclaimed {
 }
 
 impl RunDir {
-    /// Opens the directory, making it and its parents (0700) where they are missing.
+    /// Opens the directory, making it and its parents where they are missing (0700, root's 0755).
     ///
     /// # Errors
     /// When it is a link, another user's, open to others, or so deep that sockets in it can't have a path.
@@ -100,7 +104,9 @@ impl RunDir {
         if path.as_os_str().as_bytes().len() > path_max {
             return Err(DirectoryError::TooLong { path: path.into(), max: path_max });
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make"))?;
+        // Root's own is looked into by others, who want to know whether a daemon's socket is there.
+        let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("make"))?;
         // By its descriptor from here on: what is checked is what is used.
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|source| {
@@ -114,7 +120,10 @@ impl RunDir {
         if metadata.uid() != expected {
             return Err(DirectoryError::ForeignOwner { path: path.into(), owner: metadata.uid(), expected });
         }
-        if metadata.mode() & 0o077 != 0 {
+        // The system's is listed by anyone, since the daemon's socket lies in it; what is in a machine's own directory
+        // is not. A user's own lies in `/tmp` at worst, and is nobody else's business.
+        let others = if expected == 0 { 0o022 } else { 0o077 };
+        if metadata.mode() & others != 0 {
             return Err(DirectoryError::OpenToOthers { path: path.into(), mode: metadata.mode() & 0o777 });
         }
         Ok(Self { path: path.into(), fd: file.into() })
@@ -303,7 +312,7 @@ fn directory_name(id: &str) -> String {
     format!("{PREFIX}{id}")
 }
 
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=64).contains(&id.len()) && id.bytes().all(plain)
 }

@@ -17,16 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::evidence::{Evidence, Finding, ProcessEnd, SETTLE, Sign};
+use super::evidence::{Evidence, Finding, SETTLE, Sign};
 use super::greeting::Greeting;
-use super::keeper::{Ending, Keeper, KeeperEnd, KeeperEvent};
-use super::launch::QEMU;
+use super::keeper::{Keeper, KeeperEnd, KeeperEvent};
 use super::leases::Leases;
 use super::qemu::{Event, Events, Qmp};
+use super::request::{Reply, Request, ShellAsked};
+use super::signs::{sign_of, sign_of_keeper};
 use super::work::WorkTable;
-use crate::agent::{MAX_DETAIL_CHARS, Session, SessionEvent, SessionEvents};
-use crate::host::Exit;
-use crate::runtime::{DestroyMode, ExecRequest, Outcome, OutputChunk, Verdict};
+use crate::agent::{Greeted, Loss, MAX_DETAIL_CHARS, Session, SessionEvent, SessionEvents};
+use crate::runtime::{DestroyMode, MachineUsage, Outcome, ShellError, ShellRequest, SignalError, Verdict};
 use crate::text::one_line;
 
 /// How much of the console a verdict carries.
@@ -35,27 +35,8 @@ pub(super) const CONSOLE_TAIL_BYTES: usize = 8192;
 /// The bound of each of ending's ways that do not involve the guest.
 const END_STEP: Duration = Duration::from_secs(3);
 
-/// What a handle asks for.
-#[derive(Debug)]
-pub(super) enum Request {
-    Exec {
-        request: ExecRequest,
-        output: mpsc::Sender<OutputChunk>,
-        reply: oneshot::Sender<Verdict>,
-    },
-    /// Ends an exec's wait with this outcome; the program itself ends with its machine.
-    Abandon {
-        id: String,
-        outcome: Outcome,
-    },
-    Destroy {
-        mode: DestroyMode,
-        reply: Reply,
-    },
-}
-
-/// Answers a request to destroy: with what could not be freed.
-type Reply = oneshot::Sender<Result<(), String>>;
+/// Why there is no shell at the moment.
+const AWAY: &str = "the guest's agent is away, and may be back in a few seconds; try again";
 
 /// What a watcher sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +50,7 @@ pub(super) enum State {
     Gone {
         outcome: Outcome,
         console_tail: Vec<u8>,
+        usage: Option<Box<MachineUsage>>,
         freed: Result<(), String>,
     },
 }
@@ -93,13 +75,25 @@ pub(super) struct Parts {
 pub(super) struct Driver {
     parts: Parts,
     session: Option<(Session, SessionEvents)>,
+    away: Option<Away>,
     work: WorkTable,
     evidence: Evidence,
+    /// Told when the guest refuses a shell. One is asked for at a time.
+    opening_shell: Option<oneshot::Sender<String>>,
     /// When the first sign of an end came.
     unsettled_since: Option<Instant>,
     keeper_gone: bool,
     qmp_open: bool,
     greeting_open: bool,
+}
+
+/// The agent's connection has ended, and it may come back.
+#[derive(Debug)]
+struct Away {
+    /// When it is lost.
+    until: Instant,
+    /// How the connection ended.
+    detail: String,
 }
 
 /// What one turn of the loop got.
@@ -109,6 +103,8 @@ enum Input {
     Qmp(Option<Event>),
     Greeting(Option<Greeting>),
     Session(SessionEvent),
+    /// The kernel has counted something against the machine's limits.
+    Cgroup,
     /// Time passed that somebody waited for.
     Tick,
 }
@@ -124,8 +120,10 @@ impl Driver {
         Self {
             parts,
             session: None,
+            away: None,
             work: WorkTable::default(),
             evidence: Evidence::default(),
+            opening_shell: None,
             unsettled_since: None,
             keeper_gone: false,
             qmp_open: true,
@@ -140,7 +138,8 @@ impl Driver {
             if let Some(reason) = self.take(input) {
                 break reason;
             }
-            self.work.end_overdue(session(&self.session));
+            self.work.end_overdue(session(&self.session), || self.parts.leases.usage());
+            self.miss_the_agent();
             if let Some(outcome) = self.judge() {
                 break Reason::Ended(outcome);
             }
@@ -151,7 +150,8 @@ impl Driver {
     async fn next_input(&mut self) -> Input {
         const FAR: Duration = Duration::from_secs(24 * 3600);
         let settle = self.unsettled_since.map(|since| since + SETTLE);
-        let wake = self.work.next_deadline().into_iter().chain(settle).min();
+        let away = self.away.as_ref().map(|away| away.until);
+        let wake = self.work.next_deadline().into_iter().chain(settle).chain(away).min();
         let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
         let parts = &mut self.parts;
         tokio::select! {
@@ -160,6 +160,7 @@ impl Driver {
             event = parts.qmp_events.next(), if self.qmp_open => Input::Qmp(event),
             greeting = parts.greetings.recv(), if self.greeting_open => Input::Greeting(greeting),
             event = next_session_event(&mut self.session) => Input::Session(event),
+            () = parts.leases.changed() => Input::Cgroup,
             () = sleep_until(wake) => Input::Tick,
         }
     }
@@ -167,11 +168,19 @@ impl Driver {
     /// Takes one input in; a request may be the reason to end.
     fn take(&mut self, input: Input) -> Option<Reason> {
         match input {
-            Input::Request(Some(Request::Exec { request, output, reply })) => {
-                self.work.begin(session(&self.session), request, output, reply);
+            Input::Request(Some(Request::Exec { request, streams, reply })) => {
+                self.work.begin(session(&self.session), request, streams, reply);
             }
             Input::Request(Some(Request::Abandon { id, outcome })) => {
-                self.work.abandon(session(&self.session), &id, outcome);
+                self.work.abandon(session(&self.session), &id, outcome, self.parts.leases.usage());
+            }
+            Input::Request(Some(Request::Signal { id, signal, reply })) => {
+                let session = session(&self.session);
+                let _ = reply.send(session.map_or(Err(SignalError::Ended), |one| one.signal(&id, signal)));
+            }
+            Input::Request(Some(Request::OpenShell { port, request, reply })) => {
+                let asked = self.open_shell(port, &request);
+                let _ = reply.send(asked);
             }
             Input::Request(Some(Request::Destroy { mode, reply })) => {
                 return Some(Reason::Asked(mode, Some(reply)));
@@ -181,8 +190,11 @@ impl Driver {
             Input::Keeper(event) => {
                 self.keeper_gone = !matches!(event, Some(KeeperEvent::ProcessEnded(_)));
                 let unwatched = || Sign::KeeperGone { how: "its watch ended".into() };
+                // What killed QEMU is counted by now, and has to be known when its end is judged.
+                self.evidence.extend(self.parts.leases.signs());
                 self.evidence.add(event.map_or_else(unwatched, sign_of_keeper));
             }
+            Input::Cgroup => self.evidence.extend(self.parts.leases.signs()),
             Input::Qmp(Some(event)) => {
                 debug!(?event, "QMP event");
                 self.evidence.extend(sign_of(event));
@@ -194,24 +206,77 @@ impl Driver {
             Input::Greeting(Some(Greeting::Connected)) => {
                 self.parts.state.send_replace(State::Greeting);
             }
-            Input::Greeting(Some(Greeting::Done(Ok(connected)))) => {
+            Input::Greeting(Some(Greeting::Done(Ok(greeted)))) => {
                 debug!("agent is ready");
-                self.session = Some(connected);
+                let Greeted { session, events, .. } = *greeted;
+                self.session = Some((session, events));
                 self.parts.state.send_replace(State::Ready);
+            }
+            Input::Greeting(Some(Greeting::Resumed(proven))) => {
+                let resumed = session(&self.session).is_some_and(|session| session.resume(*proven));
+                if resumed {
+                    info!(away = self.away.is_some(), "the agent goes on with a new connection");
+                    self.away = None;
+                }
             }
             Input::Greeting(Some(Greeting::Done(Err(error)))) => {
                 let detail = one_line(&error.to_string(), MAX_DETAIL_CHARS);
                 self.evidence.add(Sign::AgentClosed { detail });
             }
             Input::Greeting(None) => self.greeting_open = false,
-            Input::Session(SessionEvent::WorkEnded { id, end }) => self.work.ended(&id, end),
+            Input::Session(SessionEvent::WorkEnded { id, end }) => {
+                self.work.ended(&id, end, self.parts.leases.usage());
+            }
+            Input::Session(SessionEvent::ShellRefused { detail }) => {
+                if let Some(opening) = self.opening_shell.take() {
+                    // Nobody waits any more for one that took too long.
+                    let _ = opening.send(detail);
+                }
+            }
             Input::Session(SessionEvent::PoweroffAcknowledged) | Input::Tick => {}
-            Input::Session(SessionEvent::Closed { detail }) => {
-                self.session = None;
-                self.evidence.add(Sign::AgentClosed { detail });
+            Input::Session(SessionEvent::Away { why }) => {
+                // Not, if it is back before this was heard.
+                if let Some(session) = session(&self.session).filter(|session| session.is_away()) {
+                    info!(%why, "the agent is away");
+                    let until = Instant::now() + session.patience().resume_within;
+                    self.away = Some(Away { until, detail: why.to_string() });
+                    // Whether it was asked for a shell is not known, and it will not say.
+                    self.opening_shell.take().into_iter().for_each(|opening| {
+                        let _ = opening.send(AWAY.to_owned());
+                    });
+                }
+            }
+            Input::Session(SessionEvent::Closed { why }) => {
+                self.lose_the_agent(one_line(&why.to_string(), MAX_DETAIL_CHARS));
             }
         }
         None
+    }
+
+    fn lose_the_agent(&mut self, detail: String) {
+        self.session = None;
+        self.away = None;
+        self.evidence.add(Sign::AgentClosed { detail });
+    }
+
+    /// Loses an agent that was away for too long.
+    fn miss_the_agent(&mut self) {
+        if let Some(away) = self.away.take_if(|away| away.until <= Instant::now()) {
+            let detail = format!("{}, and did not come back", away.detail);
+            self.lose_the_agent(one_line(&detail, MAX_DETAIL_CHARS));
+        }
+    }
+
+    fn open_shell(&mut self, port: u32, request: &ShellRequest) -> Result<ShellAsked, ShellError> {
+        let session = session(&self.session).ok_or(ShellError::Ended)?;
+        if session.is_away() {
+            return Err(ShellError::Refused(AWAY.to_owned()));
+        }
+        session.open_shell(port, request).map_err(|_| ShellError::Ended)?;
+        let (opening, refused) = oneshot::channel();
+        let extended = session.extended();
+        self.opening_shell = Some(opening);
+        Ok(ShellAsked { extended, refused })
     }
 
     /// How the machine ended, once that is proven or has been waited for long enough.
@@ -237,6 +302,8 @@ impl Driver {
                 (outcome, DestroyMode::Kill, None)
             }
         };
+        // Whoever dials from now on finds nobody; the port goes with the leases.
+        self.parts.greetings.close();
         let early_tail = self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES);
         // Nobody waits for a teardown to learn what is known already.
         self.work.end_all(&outcome, &early_tail);
@@ -249,14 +316,21 @@ impl Driver {
         let console_tail = Some(self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES))
             .filter(|last| !last.is_empty())
             .unwrap_or(early_tail);
+        failures.extend(self.parts.leases.end_cgroup().await);
+        let usage = self.parts.leases.usage();
         let Parts { keeper, leases, state, mut requests, .. } = self.parts;
         drop(keeper);
-        failures.extend(leases.free());
+        failures.extend(leases.free().await);
         let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
         if let Err(error) = &result {
             warn!(%error, "failed to free all of the machine");
         }
-        state.send_replace(State::Gone { outcome: outcome.clone(), console_tail, freed: result.clone() });
+        state.send_replace(State::Gone {
+            outcome: outcome.clone(),
+            console_tail,
+            usage,
+            freed: result.clone(),
+        });
         for reply in replies {
             let _ = reply.send(result.clone());
         }
@@ -266,7 +340,7 @@ impl Driver {
             match request {
                 Request::Exec { reply, .. } => drop(reply.send(Verdict::of(outcome.clone()))),
                 Request::Destroy { reply, .. } => drop(reply.send(result.clone())),
-                Request::Abandon { .. } => {}
+                Request::Abandon { .. } | Request::Signal { .. } | Request::OpenShell { .. } => {}
             }
         }
     }
@@ -314,7 +388,12 @@ impl Driver {
                 request = self.parts.requests.recv(), if handles => match request {
                     Some(Request::Destroy { mode: DestroyMode::Kill, reply }) => return Some(reply),
                     // Who asks again learns the rest from the state: its reply is dropped.
-                    Some(Request::Destroy { mode: DestroyMode::Graceful, .. } | Request::Abandon { .. }) => {}
+                    Some(
+                        Request::Destroy { mode: DestroyMode::Graceful, .. }
+                        | Request::Abandon { .. }
+                        | Request::Signal { .. }
+                        | Request::OpenShell { .. },
+                    ) => {}
                     Some(Request::Exec { reply, .. }) => {
                         let _ = reply.send(Verdict::of(Outcome::Cancelled));
                     }
@@ -331,55 +410,11 @@ fn session(connected: &Option<(Session, SessionEvents)>) -> Option<&Session> {
     connected.as_ref().map(|(session, _)| session)
 }
 
-/// What a keeper's event says of the machine.
-pub(super) fn sign_of_keeper(event: KeeperEvent) -> Sign {
-    match event {
-        KeeperEvent::ProcessEnded(record) if record.name == QEMU => Sign::QemuEnded(record.end.into()),
-        KeeperEvent::ProcessEnded(record) => Sign::HelperEnded { name: record.name, end: record.end.into() },
-        KeeperEvent::Gone(end) => {
-            let failed = end.done.and_then(|done| match done.ending {
-                Ending::StartFailed { process, error } => Some(format!("{process} did not start: {error}")),
-                _ => None,
-            });
-            let how = match end.exit {
-                Some(Exit::Code(code)) => format!("exit status {code}"),
-                Some(Exit::Signal(signal)) => format!("signal {signal}"),
-                None => "unknown".to_owned(),
-            };
-            let said = end.message.trim();
-            let how = if said.is_empty() { how } else { format!("{how}: {said}") };
-            Sign::KeeperGone { how: failed.unwrap_or(how) }
-        }
-    }
-}
-
-fn sign_of(event: Event) -> Option<Sign> {
-    match event {
-        Event::Shutdown { guest, reason } => Some(Sign::Shutdown { guest, reason }),
-        Event::GuestPanicked { .. } => Some(Sign::GuestPanicked),
-        Event::BlockIoError { device, no_space, reason, .. } => {
-            Some(Sign::DiskError { device, no_space, reason })
-        }
-        _ => None,
-    }
-}
-
 async fn next_session_event(session: &mut Option<(Session, SessionEvents)>) -> SessionEvent {
     match session {
-        Some((_, events)) => events
-            .recv()
-            .await
-            .unwrap_or_else(|| SessionEvent::Closed { detail: "the session ended".to_owned() }),
-        None => std::future::pending().await,
-    }
-}
-
-impl From<creel_keeper::ProcessEnd> for ProcessEnd {
-    fn from(end: creel_keeper::ProcessEnd) -> Self {
-        match end {
-            creel_keeper::ProcessEnd::Exited { code } => Self::Exited(code),
-            creel_keeper::ProcessEnd::Signalled { signal, .. } => Self::Signalled(signal),
-            creel_keeper::ProcessEnd::FailedToStart { error, .. } => Self::FailedToStart(error),
+        Some((_, events)) => {
+            events.recv().await.unwrap_or_else(|| SessionEvent::Closed { why: Loss::Closed.into() })
         }
+        None => std::future::pending().await,
     }
 }

@@ -8,11 +8,14 @@
 
 use std::time::Duration;
 
-use crate::runtime::{CrashCause, Outcome};
+use crate::runtime::{CrashCause, OutOfMemory, Outcome};
 
 /// How long the first sign of an end waits for stronger evidence. QMP and the keeper answer within
 /// milliseconds on an idle host; the bound is for one that compiles beside us.
 pub const SETTLE: Duration = Duration::from_millis(800);
+
+/// What QEMU's `host-signal` was, or it was one of those that it takes in the same way (`termsig_handler`).
+const SIGTERM: i32 = 15;
 
 /// One piece of evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub enum Sign {
     HelperEnded { name: String, end: ProcessEnd },
     /// The keeper itself is gone.
     KeeperGone { how: String },
+    /// The keeper ended the machine since somebody else than creel told it to.
+    HolderStopped,
+    /// The kernel killed the machine at its cgroup's limit (`oom_kill` of `memory.events`).
+    MemoryLimit { limit_mib: u64, peak_mib: u64 },
+    /// A fork or a new thread was refused at the cgroup's limit (`max` of `pids.events`).
+    PidsLimit { limit: u64 },
     /// The agent's connection has ended.
     AgentClosed { detail: String },
 }
@@ -63,6 +72,10 @@ pub struct Evidence {
     qemu: Option<ProcessEnd>,
     helper: Option<(String, ProcessEnd)>,
     keeper_gone: Option<String>,
+    holder_stopped: bool,
+    host_signal: bool,
+    memory_limit: Option<OutOfMemory>,
+    pids_limit: Option<u64>,
     agent_closed: Option<String>,
 }
 
@@ -75,8 +88,8 @@ impl Evidence {
                 "guest-shutdown" => CrashCause::GuestPoweredOff,
                 _ => CrashCause::GuestResetOrPanic,
             }),
-            // The host's doing (a signal, a QMP quit): QEMU's exit status says the rest.
-            Sign::Shutdown { guest: false, .. } => {}
+            // A signal's doing, of which QEMU makes exit status 0. A QMP quit is ours.
+            Sign::Shutdown { guest: false, reason } => self.host_signal |= reason == "host-signal",
             Sign::DiskError { device, no_space, reason } => {
                 self.disk_error.get_or_insert(if no_space {
                     Outcome::HostDiskFull { detail: format!("no room for what the guest wrote to {device}") }
@@ -93,6 +106,13 @@ impl Evidence {
             }
             Sign::KeeperGone { how } => {
                 self.keeper_gone.get_or_insert(how);
+            }
+            Sign::HolderStopped => self.holder_stopped = true,
+            Sign::MemoryLimit { limit_mib, peak_mib } => {
+                self.memory_limit.get_or_insert(OutOfMemory::MachineLimit { limit_mib, peak_mib });
+            }
+            Sign::PidsLimit { limit } => {
+                self.pids_limit.get_or_insert(limit);
             }
             Sign::AgentClosed { detail } => {
                 self.agent_closed.get_or_insert(detail);
@@ -124,7 +144,7 @@ impl Evidence {
             return outcome;
         }
         // QEMU's end without the end of QMP, then what QEMU's end would have caused, then the agent.
-        if let Some(outcome) = self.qemu.as_ref().map(qemu_outcome) {
+        if let Some(outcome) = self.qemu.as_ref().map(|end| self.qemu_outcome(end)) {
             return outcome;
         }
         if let Some((name, end)) = &self.helper {
@@ -142,13 +162,23 @@ impl Evidence {
         if let Some(outcome) = &self.disk_error {
             return Some(outcome.clone());
         }
+        // `memory.oom.group` makes it the end of the whole machine.
+        if let Some(scope) = &self.memory_limit {
+            return Some(Outcome::OutOfMemory { scope: scope.clone() });
+        }
+        if self.holder_stopped {
+            return Some(crashed(CrashCause::HolderStopped));
+        }
         if let Some(cause) = &self.guest_ended {
-            return Some(Outcome::MachineCrashed { cause: cause.clone() });
+            return Some(crashed(cause.clone()));
         }
         match (&self.qemu, &self.keeper_gone) {
+            // Whether the keeper was told to end the machine, by who ended the whole service, is about to be heard.
+            (Some(ProcessEnd::Signalled(_)), None) => None,
+            (Some(_), None) if self.host_signal => None,
             // Its last event may still be on the way as long as QMP is open.
             (Some(end), _) if self.qmp_closed || matches!(end, ProcessEnd::FailedToStart(_)) => {
-                Some(qemu_outcome(end))
+                Some(self.qemu_outcome(end))
             }
             (None, Some(how)) => Some(match &self.helper {
                 Some((name, end)) => Outcome::MachineCrashed {
@@ -160,21 +190,29 @@ impl Evidence {
         }
     }
 
+    /// A QEMU that may not have another thread aborts; that it was refused one is a fact of the kernel's, not a guess.
+    fn qemu_outcome(&self, end: &ProcessEnd) -> Outcome {
+        match (end, self.pids_limit) {
+            (ProcessEnd::Exited(0), _) | (_, None) => {}
+            (_, Some(limit)) => return crashed(CrashCause::PidsLimit { limit }),
+        }
+        match end {
+            ProcessEnd::Exited(0) if self.host_signal => {
+                crashed(CrashCause::QemuSignalled { signal: SIGTERM })
+            }
+            ProcessEnd::Exited(status) => crashed(CrashCause::QemuExited { status: *status }),
+            ProcessEnd::Signalled(signal) => crashed(CrashCause::QemuSignalled { signal: *signal }),
+            ProcessEnd::FailedToStart(why) => Outcome::internal(format_args!("QEMU did not start: {why}")),
+        }
+    }
+
     fn any(&self) -> bool {
         self.qmp_closed || self.qemu.is_some() || self.helper.is_some() || self.agent_closed.is_some()
     }
 }
 
-fn qemu_outcome(end: &ProcessEnd) -> Outcome {
-    match end {
-        ProcessEnd::Exited(status) => {
-            Outcome::MachineCrashed { cause: CrashCause::QemuExited { status: *status } }
-        }
-        ProcessEnd::Signalled(signal) => {
-            Outcome::MachineCrashed { cause: CrashCause::QemuSignalled { signal: *signal } }
-        }
-        ProcessEnd::FailedToStart(why) => Outcome::internal(format_args!("QEMU did not start: {why}")),
-    }
+fn crashed(cause: CrashCause) -> Outcome {
+    Outcome::MachineCrashed { cause }
 }
 
 impl std::fmt::Display for ProcessEnd {
@@ -197,10 +235,6 @@ mod tests {
         let mut evidence = Evidence::default();
         signs.iter().cloned().for_each(|sign| evidence.add(sign));
         evidence
-    }
-
-    fn crashed(cause: CrashCause) -> Outcome {
-        Outcome::MachineCrashed { cause }
     }
 
     fn agent_closed() -> Sign {
@@ -227,7 +261,11 @@ mod tests {
     fn a_killed_qemu_is_told_by_its_signal() {
         let signs = [agent_closed(), Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Signalled(9))];
         let expected = crashed(CrashCause::QemuSignalled { signal: 9 });
-        assert_eq!(after(&signs).finding(), Finding::Ended(expected));
+        let mut evidence = after(&signs);
+        assert_eq!(evidence.finding(), Finding::Unsettled, "its keeper may have been told to");
+        assert_eq!(evidence.settled(), expected);
+        evidence.add(Sign::KeeperGone { how: "exit status 0".into() });
+        assert_eq!(evidence.finding(), Finding::Ended(expected));
     }
 
     #[test]
@@ -259,6 +297,34 @@ mod tests {
         assert_eq!(evidence.settled(), crashed(CrashCause::HelperEnded { name: "vsock".into(), how }));
     }
 
+    #[test]
+    fn a_machine_at_its_memory_limit_is_told_by_limit_and_peak_whatever_else_is_heard() {
+        let limit = Sign::MemoryLimit { limit_mib: 200, peak_mib: 199 };
+        let killed = Sign::QemuEnded(ProcessEnd::Signalled(9));
+        let evidence = after(&[agent_closed(), Sign::QmpClosed, killed, limit]);
+        let scope = OutOfMemory::MachineLimit { limit_mib: 200, peak_mib: 199 };
+        assert_eq!(evidence.finding(), Finding::Ended(Outcome::OutOfMemory { scope }));
+    }
+
+    #[test]
+    fn a_qemu_that_got_no_thread_is_told_by_the_limit_and_one_that_lives_on_is_not() {
+        let limit = Sign::PidsLimit { limit: 8 };
+        assert_eq!(after(std::slice::from_ref(&limit)).finding(), Finding::Alive);
+        let aborted = Sign::QemuEnded(ProcessEnd::Signalled(6));
+        let gone = Sign::KeeperGone { how: "exit status 0".into() };
+        let evidence = after(&[limit.clone(), Sign::QmpClosed, aborted, gone]);
+        assert_eq!(evidence.finding(), Finding::Ended(crashed(CrashCause::PidsLimit { limit: 8 })));
+        let orderly = after(&[limit, Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Exited(0))]);
+        assert_eq!(orderly.finding(), Finding::Ended(crashed(CrashCause::QemuExited { status: 0 })));
+    }
+
+    #[test]
+    fn a_machine_that_others_ended_is_no_fault_of_qemu() {
+        let evidence =
+            after(&[Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Signalled(15)), Sign::HolderStopped]);
+        assert_eq!(evidence.finding(), Finding::Ended(crashed(CrashCause::HolderStopped)));
+    }
+
     fn any_end() -> impl Strategy<Value = ProcessEnd> {
         prop_oneof![(0..256i32).prop_map(ProcessEnd::Exited), (1..64i32).prop_map(ProcessEnd::Signalled)]
     }
@@ -288,11 +354,19 @@ mod tests {
         #[test]
         fn qemu_s_recorded_end_decides_when_the_guest_said_nothing(
             end in any_end(),
-            order in Just(vec![0, 1, 2]).prop_shuffle(),
+            order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
         ) {
-            let signs = [agent_closed(), Sign::QmpClosed, Sign::QemuEnded(end.clone())];
+            let gone = Sign::KeeperGone { how: "exit status 0".into() };
+            let signs = [agent_closed(), Sign::QmpClosed, Sign::QemuEnded(end.clone()), gone];
+            // Everything that the keeper recorded is heard before its end.
+            prop_assume!(order.iter().position(|at| *at == 2) < order.iter().position(|at| *at == 3));
             let evidence = after(&order.into_iter().map(|at| signs[at].clone()).collect::<Vec<_>>());
-            prop_assert_eq!(evidence.finding(), Finding::Ended(qemu_outcome(&end)));
+            let cause = match end {
+                ProcessEnd::Exited(status) => CrashCause::QemuExited { status },
+                ProcessEnd::Signalled(signal) => CrashCause::QemuSignalled { signal },
+                ProcessEnd::FailedToStart(why) => panic!("not generated: {why}"),
+            };
+            prop_assert_eq!(evidence.finding(), Finding::Ended(crashed(cause)));
         }
     }
 }

@@ -14,7 +14,7 @@ pub use process::{Ownership, ProcessSpec, ReadySpec};
 use std::ffi::NulError;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ const PLAN_FD: RawFd = 3;
 const DIRECTORY_FD: RawFd = 4;
 const PARENT_FD: RawFd = 5;
 const OWNER_FD: RawFd = 6;
-const FIRST_PASSED_FD: RawFd = 7;
+const CGROUP_FD: RawFd = 7;
+const FIRST_PASSED_FD: RawFd = 8;
 
 /// What to start.
 #[derive(Debug)]
@@ -59,6 +60,18 @@ pub struct KeeperSpec<'a> {
     /// In start order. At least one must end the machine.
     pub processes: Vec<ProcessSpec>,
     pub console: ConsoleSizes,
+    /// Where keeper and processes are born; without it, in creel's own cgroup.
+    pub cgroups: Option<KeeperCgroups<'a>>,
+}
+
+/// Two directories of cgroup v2, siblings, so that what limits and kills the machine's processes spares the keeper, who
+/// records it.
+#[derive(Debug, Clone, Copy)]
+pub struct KeeperCgroups<'a> {
+    /// The keeper's own.
+    pub keeper: BorrowedFd<'a>,
+    /// That of all its processes. The keeper has a copy of this descriptor until the last of them has started.
+    pub machine: BorrowedFd<'a>,
 }
 
 /// Why a keeper could not be started.
@@ -133,11 +146,12 @@ impl Keeper {
                 Some(pipe_with(PipeFlags::CLOEXEC).map_err(failed("make the owner's pipe"))?)
             }
         };
+        let machine_cgroup = spec.cgroups.map(|_| CGROUP_FD);
         let mut passed = Vec::new();
         let processes = spec
             .processes
             .into_iter()
-            .map(|process| process.into_plan(FIRST_PASSED_FD, &mut passed))
+            .map(|process| process.into_plan(FIRST_PASSED_FD, machine_cgroup, &mut passed))
             .collect::<Result<Vec<_>, _>>()?;
         let plan = Plan {
             version: PLAN_VERSION,
@@ -176,6 +190,9 @@ impl Keeper {
             .fd(spec.directory.fd(), DIRECTORY_FD);
         if let Some((read, _)) = &owner {
             spawn = spawn.fd(spec.directory.parent_fd(), PARENT_FD).fd(read.as_fd(), OWNER_FD);
+        }
+        if let Some(cgroups) = spec.cgroups {
+            spawn = spawn.cgroup(cgroups.keeper).fd(cgroups.machine, CGROUP_FD);
         }
         for (number, fd) in (FIRST_PASSED_FD..).zip(&passed) {
             spawn = spawn.fd(fd.as_fd(), number);
@@ -269,13 +286,16 @@ impl Keeper {
     }
 }
 
-/// Starts in the wanted namespaces, or in none where the kernel or its administrator forbids them.
+/// Starts in the wanted namespaces, or in none where the kernel or its administrator forbids them. The cgroup is kept: a
+/// machine without its limits is not started, but refused.
 fn spawn_in(spawn: Spawn<'_>, wanted: Namespaces) -> Result<(host::Child, Namespaces), KeeperError> {
     let spawn = spawn.namespaces(wanted);
     match host::spawn(&spawn) {
         Err(error) if wanted != Namespaces::None && is_forbidden(&error) => {
+            // First the attempt: where the cgroup was at fault, it fails alike, and the namespaces are not to blame.
+            let child = host::spawn(&spawn.namespaces(Namespaces::None))?;
             tracing::warn!(?wanted, error = %error.source, "no pid namespace for the machine: using none");
-            Ok((host::spawn(&spawn.namespaces(Namespaces::None))?, Namespaces::None))
+            Ok((child, Namespaces::None))
         }
         outcome => Ok((outcome?, wanted)),
     }
@@ -286,11 +306,6 @@ fn is_forbidden(error: &SpawnError) -> bool {
     let forbidden = [Errno::PERM, Errno::NOSPC, Errno::INVAL, Errno::ACCESS, Errno::USERS];
     matches!(error.step, SpawnStep::Clone | SpawnStep::MapIds)
         && Errno::from_io_error(&error.source).is_some_and(|errno| forbidden.contains(&errno))
-}
-
-/// The path by which the kernel finds what is open as `fd`.
-fn path_of(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 #[cfg(test)]

@@ -5,19 +5,33 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tracing::warn;
+
+use super::cgroup::{CgroupError, CgroupRoot, Limits, MachineCgroup};
+use super::cids::CidLease;
 use super::directory::{DirectoryError, MachineDirectory, RunDir};
+use super::evidence::Sign;
 use super::launch::Disks;
-use super::runtime::Settings;
-use super::vsock::{GuestEnd, Vsocks};
+use super::qemu::args::TCG_CODE_CACHE_MIB;
+use super::runtime::{CgroupSettings, Settings};
+use super::vsock::{Acquired, GuestEnd, Vsocks};
 use crate::agent::Hub;
+use crate::error::with_causes;
 use crate::host::tmpfile::read_only;
 use crate::image::{Arch, Image, ImageError, VolumeError, VolumeTemplates};
-use crate::runtime::{MachineId, Outcome, Phase, SetupError, SetupFailure};
+use crate::runtime::{MachineId, MachineUsage, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
 
 /// The unix socket that QEMU's control protocol is served on, in the machine's directory.
 const QMP_SOCKET: &str = "qmp";
+
+/// How long killed processes may take to be gone.
+const CGROUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The kernel's own default (Documentation/admin-guide/cgroup-v2.rst, `cpu.max`).
+const CPU_PERIOD_US: u64 = 100_000;
 
 /// Freed when the machine is gone: what outlives its processes.
 #[derive(Debug)]
@@ -25,17 +39,61 @@ pub(super) struct Leases {
     pub directory: MachineDirectory,
     /// Its content stays while the machine may read it, whatever becomes of its name.
     pub image: Image,
+    /// `None`: the machine has no limits but QEMU's own, and ends with this process.
+    pub cgroup: Option<MachineCgroup>,
+    /// The guest's vsock address; none on the hybrid transport.
+    pub cid: Option<CidLease>,
 }
 
 impl Leases {
+    /// What the machine's cgroup says of its end. After QEMU's there is no race: the kernel counts before it kills.
+    pub(super) fn signs(&self) -> Vec<Sign> {
+        let Some(cgroup) = &self.cgroup else { return Vec::new() };
+        let limits = cgroup.limits();
+        match cgroup.signs() {
+            Ok(signs) => {
+                let memory = signs.killed_at_own_limit().then(|| Sign::MemoryLimit {
+                    limit_mib: limits.memory_max_bytes >> 20,
+                    peak_mib: cgroup.memory_peak_bytes().unwrap_or(limits.memory_max_bytes) >> 20,
+                });
+                let pids =
+                    (signs.pids_max_hits > 0).then(|| Sign::PidsLimit { limit: limits.pids_max.into() });
+                memory.into_iter().chain(pids).collect()
+            }
+            Err(error) => {
+                warn!(%error, "failed to read what the kernel says of a machine's end");
+                Vec::new()
+            }
+        }
+    }
+
+    /// What the machine has used until now.
+    pub(super) fn usage(&self) -> Option<Box<MachineUsage>> {
+        self.cgroup.as_ref().map(|cgroup| Box::new(cgroup.usage()))
+    }
+
+    /// Returns when [`Self::signs`] may say something new.
+    pub(super) async fn changed(&mut self) {
+        match &mut self.cgroup {
+            Some(cgroup) => cgroup.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Kills whatever is left in the cgroup and removes it; usage can still be read.
+    pub(super) async fn end_cgroup(&mut self) -> Option<String> {
+        self.cgroup.as_mut()?.end(CGROUP_TIMEOUT).await.err().map(|error| with_causes(&error))
+    }
+
     /// Frees everything, and says what could not be freed.
-    pub(super) fn free(self) -> Vec<String> {
+    pub(super) async fn free(mut self) -> Vec<String> {
+        let mut failures: Vec<String> = self.end_cgroup().await.into_iter().collect();
         let path = self.directory.path().to_owned();
         drop(self);
-        match path.symlink_metadata() {
-            Ok(_) => vec![format!("`{}` could not be removed", path.display())],
-            Err(_) => Vec::new(),
+        if path.symlink_metadata().is_ok() {
+            failures.push(format!("`{}` could not be removed", path.display()));
         }
+        failures
     }
 }
 
@@ -43,6 +101,7 @@ impl Leases {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub leases: Leases,
+    pub size: Size,
     pub disks: Disks,
     pub qmp_path: PathBuf,
     pub guest_end: GuestEnd,
@@ -64,6 +123,8 @@ enum PrepareError {
     Arch { image: String, arch: Arch, host: Arch },
     #[error("failed to open image `{image}`: `{}`: {source}", path.display())]
     Open { image: String, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     #[error("failed to make what the machine needs: {0}")]
     Socket(#[from] std::io::Error),
 }
@@ -97,6 +158,42 @@ impl PrepareError {
     }
 }
 
+/// The limits that a machine gets on its host.
+#[derive(Debug)]
+pub(super) struct CgroupPlan {
+    pub root: CgroupRoot,
+    pub settings: CgroupSettings,
+    /// What is asked for in place of the guest's memory and what running it costs.
+    pub memory_limit_mib: Option<u32>,
+    /// Guests are emulated, which takes room for the code that QEMU makes.
+    pub emulated: bool,
+}
+
+impl CgroupPlan {
+    fn limits(&self, memory_mib: u32, vcpus: u32) -> Limits {
+        let mib = |count: u32| u64::from(count) << 20;
+        let code_cache = if self.emulated { mib(TCG_CODE_CACHE_MIB) } else { 0 };
+        let needed =
+            mib(memory_mib).saturating_add(self.settings.memory_overhead_bytes).saturating_add(code_cache);
+        Limits {
+            memory_max_bytes: self.memory_limit_mib.map_or(needed, mib),
+            pids_max: self.settings.max_pids,
+            // One CPU more than the guest has: QEMU's own threads and the kernel's vhost worker run beside its CPUs.
+            cpu_quota_us: Some((u64::from(vcpus) + 1) * CPU_PERIOD_US),
+            cpu_period_us: CPU_PERIOD_US,
+            cpu_weight: self.settings.cpu_weight,
+            io_weight: self.settings.io_weight,
+        }
+    }
+}
+
+/// A machine's memory and CPUs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub memory_mib: u32,
+    pub vcpus: u32,
+}
+
 /// What a machine's leases are acquired from.
 #[derive(Debug)]
 pub(super) struct Preparation {
@@ -106,7 +203,11 @@ pub(super) struct Preparation {
     pub hub: Option<Hub>,
     pub id: MachineId,
     pub image: String,
+    /// `None`: the image's own.
+    pub memory_mib: Option<u32>,
+    pub vcpus: Option<u32>,
     pub source: Option<File>,
+    pub cgroup: Option<CgroupPlan>,
 }
 
 impl Preparation {
@@ -119,7 +220,7 @@ impl Preparation {
     }
 
     fn acquire(self) -> Result<Prepared, PrepareError> {
-        let Self { settings, run_dir, vsocks, hub, id, image, source } = self;
+        let Self { settings, run_dir, vsocks, hub, id, image, memory_mib, vcpus, source, cgroup } = self;
         let image = settings.images.resolve(&image)?;
         if image.spec.arch != settings.qemu.arch {
             let (arch, host) = (image.spec.arch, settings.qemu.arch);
@@ -147,9 +248,20 @@ impl Preparation {
         let qmp_path = directory.socket_path(QMP_SOCKET)?;
         let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
         std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
-        let (guest_end, agent_listener) = vsocks.acquire(hub.as_ref(), &directory)?;
+        let size = Size {
+            memory_mib: memory_mib.unwrap_or(image.spec.memory_mib),
+            vcpus: vcpus.unwrap_or(image.spec.vcpus),
+        };
+        let cgroup = cgroup
+            .map(|plan| {
+                MachineCgroup::acquire(&plan.root, id.as_str(), plan.limits(size.memory_mib, size.vcpus))
+            })
+            .transpose()?;
+        let Acquired { guest_end, listener: agent_listener, cid } =
+            vsocks.acquire(hub.as_ref(), &directory)?;
         Ok(Prepared {
-            leases: Leases { directory, image },
+            leases: Leases { directory, image, cgroup, cid },
+            size,
             disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
             qmp_path,
             guest_end,

@@ -1,29 +1,66 @@
 //! The runtime's face: settings, what it can do here, and setup from end to end.
 
-use std::fs::File;
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, instrument};
 
+use super::cgroup::{CgroupError, CgroupRoot};
 use super::directory::{DirectoryError, RunDir};
 use super::interrupt::Interrupt;
-use super::leases::Preparation;
+use super::leases::{CgroupPlan, Preparation};
 use super::qemu::{Accel, KvmProof, ProbeInput, Qemu, prove_kvm};
 use super::setup::set_up;
 use super::vsock::Vsocks;
 use crate::config;
+use crate::error::with_causes;
 use crate::host;
 use crate::image::{ImageStore, Kit};
-use crate::runtime::{Machine, MachineId, Mode, Runtime, RuntimeInfo, SetupError, SetupEvents, SetupRequest};
+use crate::runtime::{
+    Machine, Mode, Runtime, RuntimeInfo, RuntimeStatus, SetupError, SetupEvents, SetupRequest,
+};
 
-/// The vsock port that agents dial.
-pub(super) const AGENT_PORT: u32 = creel_proto::names::ports::AGENT;
+/// How long the killed processes of a machine may take to be gone.
+const STALE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How guests reach this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Unix sockets in the machine's directory, through a helper process.
+    Hybrid,
+    /// AF_VSOCK; all machines share the ports.
+    Kernel,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hybrid => "hybrid",
+            Self::Kernel => "kernel",
+        })
+    }
+}
+
+/// What a machine may take of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupSettings {
+    /// No machine without a cgroup; else one runs without where none can be made.
+    pub required: bool,
+    /// The delegated cgroup of creel-machines.service.
+    pub root: PathBuf,
+    /// Beside the guest's own memory.
+    pub memory_overhead_bytes: u64,
+    pub max_pids: u32,
+    pub cpu_weight: u16,
+    pub io_weight: u16,
+}
 
 /// What the runtime works with.
 #[derive(Debug, Clone)]
@@ -32,7 +69,13 @@ pub struct Settings {
     pub kit: Kit,
     pub qemu: Qemu,
     pub accel: config::Accel,
-    pub transport: config::Transport,
+    /// Whether guests may be emulated, which QEMU does not promise to isolate.
+    pub allow_tcg: bool,
+    pub transport: Transport,
+    /// The vsock port that agents dial.
+    pub agent_port: u32,
+    /// `None`: machines get no cgroup and end with this process, which is a person's.
+    pub cgroups: Option<CgroupSettings>,
     /// Holds the machines' directories; short, since sockets lie in it.
     pub run_dir: PathBuf,
     /// Volume templates, the throw-away disks (without names), the proof of KVM.
@@ -46,9 +89,11 @@ pub struct Settings {
 pub enum MicroVmError {
     #[error(transparent)]
     RunDir(#[from] DirectoryError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
 }
 
-/// Provides QEMU microVMs that end with this process.
+/// Provides QEMU microVMs.
 #[derive(Debug)]
 pub struct MicroVm {
     settings: Arc<Settings>,
@@ -63,15 +108,18 @@ impl MicroVm {
     /// # Errors
     /// When the directory is not ours alone.
     pub fn new(settings: Settings) -> Result<Self, MicroVmError> {
+        let vsocks = Arc::new(Vsocks::new(settings.transport, settings.agent_port));
+        Self::with_vsocks(settings, vsocks)
+    }
+
+    /// The same, on a transport that others share: `vsocks` decides which one and the port.
+    ///
+    /// # Errors
+    /// When the directory is not ours alone.
+    pub fn with_vsocks(settings: Settings, vsocks: Arc<Vsocks>) -> Result<Self, MicroVmError> {
+        let settings = Settings { transport: vsocks.transport(), agent_port: vsocks.port(), ..settings };
         let run_dir = RunDir::open(&settings.run_dir)?;
-        let reclaimed = run_dir.reclaim()?;
-        if reclaimed.count() > 0 {
-            info!(machines = ?reclaimed.names, "removed what killed runs had left");
-        }
-        for error in reclaimed.failed {
-            tracing::warn!(%error, "failed to remove what a killed run had left");
-        }
-        let vsocks = Arc::new(Vsocks::new(settings.transport, AGENT_PORT));
+        remove_dead(&run_dir)?;
         let (settings, run_dir) = (Arc::new(settings), Arc::new(run_dir));
         Ok(Self { settings, run_dir, vsocks, accelerator: OnceCell::new() })
     }
@@ -86,39 +134,56 @@ impl MicroVm {
     /// When the kernel transport's port can't be bound.
     pub(super) async fn preparation(
         &self,
-        id: MachineId,
-        image: String,
-        source: Option<File>,
+        request: SetupRequest,
+        cgroup: Option<CgroupPlan>,
     ) -> io::Result<Preparation> {
         Ok(Preparation {
             settings: Arc::clone(&self.settings),
             run_dir: Arc::clone(&self.run_dir),
             vsocks: Arc::clone(&self.vsocks),
             hub: self.vsocks.hub().await?,
-            id,
-            image,
-            source,
+            id: request.id,
+            image: request.image,
+            memory_mib: request.memory_mib,
+            vcpus: request.vcpus,
+            source: request.source,
+            cgroup,
         })
     }
 
     /// How guests run here; proven once.
+    ///
+    /// # Errors
+    /// Why they can't, as a sentence with the remedy.
     pub async fn accelerator(&self) -> Result<Accel, String> {
         self.accelerator.get_or_init(|| self.find_accelerator()).await.clone()
     }
 
     async fn find_accelerator(&self) -> Result<Accel, String> {
+        const REFUSED: &str = "creeld emulates no guests unless `machine.allow_tcg` is true, since QEMU does not \
+                               promise to isolate emulated ones";
         // Measured only where it is needed: it takes ten milliseconds.
         let tcg = || Accel::Tcg { tsc_khz: host::tsc_khz() };
-        if self.settings.accel == config::Accel::Tcg {
-            return Ok(tcg());
+        let Settings { accel, allow_tcg, .. } = *self.settings;
+        match (accel, allow_tcg) {
+            (config::Accel::Tcg, true) => return Ok(tcg()),
+            (config::Accel::Tcg, false) => return Err(format!("`machine.accel` is `tcg`, and {REFUSED}")),
+            (config::Accel::Auto | config::Accel::Kvm, _) => {}
         }
-        let input = ProbeInput { qemu: &self.settings.qemu, cache_directory: Some(&self.settings.cache_dir) };
-        match (prove_kvm(input).await, self.settings.accel) {
-            (KvmProof::Usable, _) => Ok(Accel::Kvm),
-            (KvmProof::Unusable { why }, config::Accel::Kvm) => {
+        let input = ProbeInput {
+            qemu: &self.settings.qemu,
+            cache_directory: Some(&self.settings.cache_dir),
+            alternative: accel == config::Accel::Auto && allow_tcg,
+        };
+        match (prove_kvm(input).await, accel, allow_tcg) {
+            (KvmProof::Usable, _, _) => Ok(Accel::Kvm),
+            (KvmProof::Unusable { why }, config::Accel::Kvm, _) => {
                 Err(format!("`machine.accel` is `kvm`, and KVM can't be used here: {why}"))
             }
-            (KvmProof::Unusable { why }, _) => {
+            (KvmProof::Unusable { why }, _, false) => {
+                Err(format!("KVM can't be used here: {why}; {REFUSED}"))
+            }
+            (KvmProof::Unusable { why }, _, true) => {
                 info!(%why, "KVM can't be used, falling back to TCG");
                 Ok(tcg())
             }
@@ -126,11 +191,74 @@ impl MicroVm {
     }
 }
 
+/// Ends the machines that a creeld before this one has left below the cgroup `root`, since they can't be taken over
+/// yet, and removes what they held in `run_dir`. To be called before the first setup. Returns the ids of the ended;
+/// what can't be ended is logged, and stays.
+///
+/// # Errors
+/// When the runtime directory or the cgroup can't be read.
+pub async fn end_stale(root: &Path, run_dir: &Path) -> Result<Vec<String>, MicroVmError> {
+    let run_dir = RunDir::open(run_dir)?;
+    // Without the holder's cgroup there is nothing that lives in it.
+    let root = CgroupRoot::find(root)?;
+    let found = root.as_ref().map_or(Ok(Vec::new()), CgroupRoot::discover)?;
+    // A machine has its directory before its cgroup and after it: without one it is not of this runtime directory, and
+    // so perhaps another creeld's.
+    let known = run_dir.discover()?;
+    let (ids, strange): (Vec<_>, Vec<_>) = found.into_iter().partition(|id| known.contains(id));
+    if !strange.is_empty() {
+        tracing::warn!(
+            machines = strange.join(","),
+            run_dir = %run_dir.path().display(),
+            "machines that have no directory in the runtime directory are left alone"
+        );
+    }
+    let ending = ids.into_iter().filter_map(|id| {
+        let root = root.as_ref()?;
+        Some(async move {
+            let ended = root.reclaim(&id, STALE_TIMEOUT).await;
+            (id, ended)
+        })
+    });
+    let mut ended = Vec::new();
+    for (id, result) in join_all(ending).await {
+        match result {
+            Ok(()) => ended.push(id),
+            Err(error) => {
+                tracing::error!(machine = %id, error = %with_causes(&error), "failed to end a machine of a creeld before");
+            }
+        }
+    }
+    // Their locks are free now.
+    remove_dead(&run_dir)?;
+    Ok(ended)
+}
+
+fn remove_dead(run_dir: &RunDir) -> Result<(), DirectoryError> {
+    let reclaimed = run_dir.reclaim()?;
+    if reclaimed.count() > 0 {
+        info!(machines = ?reclaimed.names, "removed what killed runs had left");
+    }
+    for error in reclaimed.failed {
+        tracing::warn!(%error, "failed to remove what a killed run had left");
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Runtime for MicroVm {
     async fn info(&self) -> RuntimeInfo {
         let usable = self.accelerator().await.map(|_| ());
         RuntimeInfo { name: "microvm", mode: Mode::Exec, source_disk: true, usable }
+    }
+
+    fn status(&self) -> RuntimeStatus {
+        let (accel, problem) = match self.accelerator.get() {
+            None => (None, None),
+            Some(Ok(accel)) => (Some(accel.name().to_owned()), None),
+            Some(Err(why)) => (None, Some(why.clone())),
+        };
+        RuntimeStatus { accel, transport: Some(self.settings.transport.to_string()), problem }
     }
 
     #[instrument(skip_all, fields(machine))]

@@ -9,27 +9,36 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, debug};
 
-use super::driver::{CONSOLE_TAIL_BYTES, Driver, Parts, State, sign_of_keeper};
+use super::cgroup::CgroupRoot;
+use super::cids::CidLease;
+use super::driver::{CONSOLE_TAIL_BYTES, Driver, Parts, State};
 use super::evidence::{Evidence, Finding, SETTLE, Sign};
 use super::greeting::greet;
 use super::handle::MicroVmMachine;
 use super::interrupt::Interrupt;
-use super::keeper::{Keeper, KeeperEvent, KeeperSpec, Ownership};
+use super::keeper::{Keeper, KeeperCgroups, KeeperEvent, KeeperSpec, Ownership};
 use super::launch::{CONSOLE_SIZES, Disks, Launch};
-use super::leases::{Leases, Prepared};
+use super::leases::{CgroupPlan, Leases, Prepared, Size};
 use super::qemu::{Accel, Qmp};
-use super::runtime::{AGENT_PORT, MicroVm};
-use super::vsock::GuestEnd;
-use crate::agent::InitParameters;
+use super::runtime::{MicroVm, Settings};
+use super::shell::{Ports, Shells};
+use super::sight::Sight;
+use super::signs::sign_of_keeper;
+use super::vsock::{GuestEnd, VSOCK_PREFIX};
+use crate::agent::{InitParameters, Patience};
 use crate::error::with_causes;
 use crate::host::Namespaces;
 use crate::runtime::{
-    DestroyMode, Machine as _, MachineId, Outcome, Phase, SetupError, SetupEvent, SetupEvents, SetupFailure,
-    SetupRequest,
+    DestroyMode, Machine as _, MachineFacts, Outcome, Phase, SetupError, SetupEvent, SetupEvents,
+    SetupFailure, SetupRequest, Verdict,
 };
+use crate::spans;
 
 /// How long QEMU may take until it serves QMP: on a loaded host it is linked and started in a second.
 const QMP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A kernel and an initrd, unpacked, and a little.
+const MIN_MEMORY_MIB: u32 = 64;
 
 /// Requests that wait for the machine's task.
 const REQUEST_QUEUE: usize = 32;
@@ -60,11 +69,12 @@ pub(super) async fn set_up(
 ) -> Result<MicroVmMachine, SetupError> {
     let mut phases = Phases { events, started: Instant::now() };
     phases.start(Phase::Prepare);
-    let id = MachineId::random().map_err(|error| internal(Phase::Prepare, error))?;
-    tracing::Span::current().record("machine", id.as_str());
+    let id = request.id.clone();
+    let settings = runtime.settings();
+    tracing::Span::current().record(spans::MACHINE, id.as_str());
+    let span = spans::driven_machine(&request);
     let workflow_id = request.workflow_id.clone();
-    let size = Size { memory_mib: request.memory_mib, vcpus: request.vcpus };
-    let preparing = prepare_all(runtime, id.clone(), request, events);
+    let preparing = prepare_all(runtime, request, events);
     let (prepared, accel) = tokio::select! {
         prepared = preparing => prepared?,
         outcome = interrupt.raised() => return Err(ended(Phase::Prepare, outcome)),
@@ -72,11 +82,18 @@ pub(super) async fn set_up(
     phases.finish(Phase::Prepare);
 
     phases.start(Phase::Spawn);
-    let Prepared { leases, disks, qmp_path, guest_end, agent_listener } = prepared;
-    let Started { keeper, mut keeper_events } = start(runtime, &leases, (disks, guest_end), accel, &size)?;
+    let Prepared { leases, size, disks, qmp_path, guest_end, agent_listener } = prepared;
+    let started = start(settings, &leases, (disks, guest_end), accel, size);
+    let Started { keeper, mut keeper_events } = match started {
+        Ok(started) => started,
+        Err(error) => {
+            free(leases).await;
+            return Err(error);
+        }
+    };
     // The agent is awaited from the start: on a quick machine it comes before QMP's greeting is read.
     let parameters = InitParameters { job_id: workflow_id, ..InitParameters::default() };
-    let greetings = greet(agent_listener, parameters, runtime.settings().agent_timeout);
+    let greetings = greet(agent_listener, parameters, settings.agent_timeout, Patience::default());
     let mut evidence = Evidence::default();
     let connected = tokio::select! {
         connected = Qmp::connect(&qmp_path, QMP_TIMEOUT) => connected.map_err(|error| with_causes(&error)),
@@ -86,14 +103,21 @@ pub(super) async fn set_up(
         }
         outcome = interrupt.raised() => {
             keeper.kill().await;
+            free(leases).await;
             return Err(ended(Phase::Spawn, outcome));
         }
     };
     let (qmp, qmp_events) = match connected {
         Ok(connected) => connected,
-        Err(why) => return Err(never_ran(keeper, keeper_events, evidence, why).await),
+        Err(why) => return Err(never_ran(keeper, keeper_events, leases, evidence, why).await),
     };
     phases.finish(Phase::Spawn);
+    let facts = facts(settings, &leases, &keeper, accel, size);
+    let ports = match facts.cid {
+        Some(cid) => Ports::Kernel { cid },
+        None => Ports::Hybrid { prefix: leases.directory.path().join(VSOCK_PREFIX) },
+    };
+    let sight = Sight::of(settings, &leases, &keeper);
 
     phases.start(Phase::Boot);
     let (request_sender, requests) = mpsc::channel(REQUEST_QUEUE);
@@ -106,12 +130,12 @@ pub(super) async fn set_up(
         greetings,
         requests,
         state: state_sender,
-        shutdown_timeout: runtime.settings().shutdown_timeout,
+        shutdown_timeout: settings.shutdown_timeout,
         leases,
     });
-    let span = tracing::info_span!(parent: None, "machine", machine = %id);
     tokio::spawn(driver.run().instrument(span));
-    let machine = MicroVmMachine { id, requests: request_sender, state };
+    let shells = Shells::new(ports, request_sender.clone(), state.clone());
+    let machine = MicroVmMachine { id, facts, sight, requests: request_sender, state, shells };
     let reached = |state: &State| !matches!(state, State::Booting);
     wait(&machine, &interrupt, Phase::Boot, reached).await?;
     phases.finish(Phase::Boot);
@@ -122,15 +146,8 @@ pub(super) async fn set_up(
     Ok(machine)
 }
 
-/// What a request asks for over the image's own.
-struct Size {
-    memory_mib: Option<u32>,
-    vcpus: Option<u32>,
-}
-
 async fn prepare_all(
     runtime: &MicroVm,
-    id: MachineId,
     request: SetupRequest,
     events: &SetupEvents,
 ) -> Result<(Prepared, Accel), SetupError> {
@@ -138,18 +155,24 @@ async fn prepare_all(
     if !request.batch.is_empty() {
         return refused("runtime `microvm` takes steps one at a time, not as a batch".to_owned());
     }
-    if let Some(architecture) = request.architecture.filter(|wanted| wanted != std::env::consts::ARCH) {
+    if let Some(architecture) =
+        request.architecture.as_deref().filter(|wanted| *wanted != std::env::consts::ARCH)
+    {
         return refused(format!(
             "architecture `{architecture}` is asked for, and this host is {}; run it on one that is",
             std::env::consts::ARCH
         ));
     }
+    if let Some(why) = unfit(&request) {
+        return refused(why);
+    }
     let accel = runtime
         .accelerator()
         .await
         .map_err(|why| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(why)))?;
+    let cgroup = cgroup_plan(runtime.settings(), &request, accel, events)?;
     let preparation = runtime
-        .preparation(id, request.image, request.source)
+        .preparation(request, cgroup)
         .await
         .map_err(|error| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(error.to_string())))?;
     let preparing = tokio::task::spawn_blocking(move || preparation.run());
@@ -175,28 +198,105 @@ async fn prepare_all(
     Ok((prepared, accel))
 }
 
+/// Sizes asked for that no machine can have here. What an image asks for is its maker's business.
+fn unfit(request: &SetupRequest) -> Option<String> {
+    let total_mib = rustix::system::sysinfo().totalram / (1 << 20);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    match (request.memory_mib, request.vcpus) {
+        (Some(mib), _) if mib < MIN_MEMORY_MIB => {
+            Some(format!("`memory_mib` is {mib}, and no guest boots in less than {MIN_MEMORY_MIB}"))
+        }
+        (Some(mib), _) if u64::from(mib) > total_mib as u64 => {
+            Some(format!("`memory_mib` is {mib}, and this host has {total_mib} MiB"))
+        }
+        (_, Some(0)) => Some("`vcpus` is 0".to_owned()),
+        (_, Some(vcpus)) if vcpus as usize > cpus => {
+            Some(format!("`vcpus` is {vcpus}, and this host has {cpus}"))
+        }
+        _ => None,
+    }
+}
+
+/// Where the machine's cgroup will be made, or what it means that there is none.
+fn cgroup_plan(
+    settings: &Settings,
+    request: &SetupRequest,
+    accel: Accel,
+    events: &SetupEvents,
+) -> Result<Option<CgroupPlan>, SetupError> {
+    let memory_limit_mib = request.memory_limit_mib;
+    let cannot = |text: String| Err(SetupError::new(Phase::Prepare, SetupFailure::HostCannot(text)));
+    let root = match &settings.cgroups {
+        None => Err("only machines of creeld have a cgroup".to_owned()),
+        Some(settings) => CgroupRoot::open(&settings.root)
+            .map(|root| (root, settings.clone()))
+            .map_err(|error| with_causes(&error)),
+    };
+    match (root, &settings.cgroups) {
+        (Ok((root, settings)), _) => {
+            let emulated = matches!(accel, Accel::Tcg { .. });
+            Ok(Some(CgroupPlan { root, settings, memory_limit_mib, emulated }))
+        }
+        (Err(why), Some(cgroups)) if cgroups.required => {
+            cannot(format!("{why}; or set `cgroups.mode` to \"auto\" to run machines without limits"))
+        }
+        (Err(why), _) if memory_limit_mib.is_some() => {
+            cannot(format!("a memory limit is asked for, and the machine would have no cgroup: {why}"))
+        }
+        (Err(why), Some(_)) => {
+            events.send(SetupEvent::Notice(format!(
+                "the machine has no cgroup, so the host's memory, CPUs and disks are not protected from it, and it \
+                 ends with creeld: {why}"
+            )));
+            Ok(None)
+        }
+        (Err(_), None) => Ok(None),
+    }
+}
+
+/// What could not be freed is told where it can be heard: the setup's own error says why there is no machine.
+async fn free(leases: Leases) {
+    for failure in leases.free().await {
+        tracing::warn!(%failure, "failed to free all of a machine that was not set up");
+    }
+}
+
+fn facts(settings: &Settings, leases: &Leases, keeper: &Keeper, accel: Accel, size: Size) -> MachineFacts {
+    let cgroup = leases.cgroup.as_ref();
+    MachineFacts {
+        image: leases.image.name.clone(),
+        memory_mib: size.memory_mib,
+        vcpus: size.vcpus,
+        accel: accel.name().to_owned(),
+        transport: settings.transport.to_string(),
+        cid: leases.cid.as_ref().map(CidLease::cid),
+        keeper_pid: u32::try_from(keeper.pid().as_raw_pid()).ok(),
+        cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+        memory_limit_mib: cgroup.map(|cgroup| cgroup.limits().memory_max_bytes >> 20),
+    }
+}
+
 struct Started {
     keeper: Keeper,
     keeper_events: mpsc::Receiver<KeeperEvent>,
 }
 
 fn start(
-    runtime: &MicroVm,
+    settings: &Settings,
     leases: &Leases,
     (disks, guest_end): (Disks, GuestEnd),
     accel: Accel,
-    size: &Size,
+    size: Size,
 ) -> Result<Started, SetupError> {
-    let settings = runtime.settings();
     let spec = &leases.image.spec;
     let launch = Launch {
         kit: &settings.kit,
         qemu: &settings.qemu,
         spec,
         accel,
-        memory_mib: size.memory_mib.unwrap_or(spec.memory_mib),
-        vcpus: size.vcpus.unwrap_or(spec.vcpus),
-        agent_port: AGENT_PORT,
+        memory_mib: size.memory_mib,
+        vcpus: size.vcpus,
+        agent_port: settings.agent_port,
     };
     let cannot = |text: String| SetupError::new(Phase::Spawn, SetupFailure::HostCannot(text));
     let processes = launch.processes(disks, guest_end).map_err(|error| {
@@ -205,10 +305,15 @@ fn start(
     let mut keeper = Keeper::start(KeeperSpec {
         program: settings.kit.keeper.clone(),
         namespaces: Namespaces::preferred(),
-        ownership: Ownership::Embedded,
+        // A machine that nothing could find again must not outlive its owner.
+        ownership: if leases.cgroup.is_some() { Ownership::Daemon } else { Ownership::Embedded },
         directory: &leases.directory,
         processes,
         console: CONSOLE_SIZES,
+        cgroups: leases
+            .cgroup
+            .as_ref()
+            .map(|cgroup| KeeperCgroups { keeper: cgroup.keeper(), machine: cgroup.vm() }),
     })
     .map_err(|error| cannot(with_causes(&error)))?;
     debug!(pid = ?keeper.pid(), namespaces = ?keeper.namespaces(), "keeper started");
@@ -220,6 +325,7 @@ fn start(
 async fn never_ran(
     keeper: Keeper,
     mut events: mpsc::Receiver<KeeperEvent>,
+    leases: Leases,
     mut evidence: Evidence,
     why: String,
 ) -> SetupError {
@@ -234,12 +340,15 @@ async fn never_ran(
     };
     let _ = timeout(SETTLE, collect).await;
     keeper.kill().await;
+    evidence.extend(leases.signs());
     evidence.add(Sign::QmpClosed);
     let outcome = match evidence.finding() {
         Finding::Ended(outcome) => outcome,
         Finding::Alive | Finding::Unsettled => Outcome::internal(why),
     };
-    SetupError { console_tail: Some(keeper.console_tail(CONSOLE_TAIL_BYTES)), ..ended(Phase::Spawn, outcome) }
+    let console_tail = Some(keeper.console_tail(CONSOLE_TAIL_BYTES));
+    free(leases).await;
+    SetupError { console_tail, ..ended(Phase::Spawn, outcome) }
 }
 
 /// Waits for a state, or for the machine's end, or for an interrupt, and then for the end that it causes.
@@ -264,8 +373,8 @@ async fn wait(
     if !gone {
         return Ok(());
     }
-    let (outcome, console_tail) = machine.ended().await;
-    Err(SetupError { console_tail: Some(console_tail), ..ended(phase, outcome) })
+    let Verdict { outcome, console_tail, .. } = machine.last_words().await;
+    Err(SetupError { console_tail, ..ended(phase, outcome) })
 }
 
 fn ended(phase: Phase, outcome: Outcome) -> SetupError {

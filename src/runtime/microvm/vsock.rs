@@ -3,14 +3,13 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::OnceCell;
-use tracing::error;
+use tracing::{error, info};
 
+use super::cids::{CidLease, Cids};
 use super::directory::MachineDirectory;
+use super::runtime::Transport;
 use crate::agent::Hub;
-use crate::config;
 use crate::host::vhost_vsock;
 use crate::transport::Listener;
 use crate::transport::hybrid::HybridListener;
@@ -18,12 +17,6 @@ use crate::transport::kernel::KernelListener;
 
 /// The prefix of the sockets that guest connections arrive at, in the machine's directory.
 pub(super) const VSOCK_PREFIX: &str = "vsock";
-
-/// CIDs below are the hypervisor's, loopback's and the host's (vsock(7)).
-const FIRST_CID: u32 = 3;
-
-/// Of some four thousand million CIDs, this many in a row are never taken.
-const CID_ATTEMPTS: usize = 64;
 
 /// The guest's end of the transport, to be handed to QEMU.
 #[derive(Debug)]
@@ -34,25 +27,71 @@ pub(super) enum GuestEnd {
     Kernel { vhost: OwnedFd, cid: u32 },
 }
 
-/// Which transport machines use, and what they share of it.
+/// One machine's way to creel.
 #[derive(Debug)]
-pub(super) struct Vsocks {
-    transport: config::Transport,
+pub(super) struct Acquired {
+    pub guest_end: GuestEnd,
+    /// Where its agent will arrive.
+    pub listener: Box<dyn Listener>,
+    /// To be kept until the machine's processes are gone. `None` for the hybrid transport.
+    pub cid: Option<CidLease>,
+}
+
+/// Which transport machines use, and what they share of it. Outlives the settings that machines are made by: guests of
+/// older settings still dial the same port.
+#[derive(Debug)]
+pub struct Vsocks {
+    transport: Transport,
     port: u32,
     hub: OnceCell<Hub>,
+    cids: Cids,
 }
 
 impl Vsocks {
-    pub(super) fn new(transport: config::Transport, port: u32) -> Self {
-        Self { transport, port, hub: OnceCell::new() }
+    /// Binds nothing until the first machine, or until [`Self::ready`].
+    pub fn new(transport: Transport, port: u32) -> Self {
+        Self { transport, port, hub: OnceCell::new(), cids: Cids::default() }
     }
 
-    /// The hub of the kernel transport, listening from the first machine on; `None` for the hybrid one.
+    /// The kernel transport on a port that somebody else has bound. Serves it from now on: who dials before there is a
+    /// machine is refused.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_listener(listener: KernelListener) -> Self {
+        let port = listener.port();
+        let hub = OnceCell::new_with(Some(serve(listener)));
+        Self { hub, ..Self::new(Transport::Kernel, port) }
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The vsock port that agents dial.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// How many CIDs machines have, and how many rest since they were given back.
+    pub fn cid_counts(&self) -> (usize, usize) {
+        self.cids.counts()
+    }
+
+    /// Binds what is to be bound.
+    ///
+    /// # Errors
+    /// When the port can't be had; the text says what to do.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.hub().await.map(drop)
+    }
+
+    /// The hub of the kernel transport; `None` for the hybrid one.
     ///
     /// # Errors
     /// When the port can't be bound.
     pub(super) async fn hub(&self) -> io::Result<Option<Hub>> {
-        if self.transport == config::Transport::Hybrid {
+        if self.transport == Transport::Hybrid {
             return Ok(None);
         }
         self.hub.get_or_try_init(|| async { listen(self.port) }).await.cloned().map(Some)
@@ -62,56 +101,51 @@ impl Vsocks {
     ///
     /// # Errors
     /// When a socket can't be bound, or no CID be had.
-    pub(super) fn acquire(
-        &self,
-        hub: Option<&Hub>,
-        directory: &MachineDirectory,
-    ) -> io::Result<(GuestEnd, Box<dyn Listener>)> {
+    pub(super) fn acquire(&self, hub: Option<&Hub>, directory: &MachineDirectory) -> io::Result<Acquired> {
         let Some(hub) = hub else {
             let uid = rustix::process::geteuid().as_raw();
             let listener = HybridListener::bind(&directory.path().join(VSOCK_PREFIX), self.port, uid)?;
-            return Ok((GuestEnd::Hybrid, Box::new(listener)));
+            return Ok(Acquired { guest_end: GuestEnd::Hybrid, listener: Box::new(listener), cid: None });
         };
-        for _ in 0..CID_ATTEMPTS {
-            let cid = random_cid()?;
-            let vhost = match vhost_vsock::claim(cid) {
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::ADDRINUSE) => continue,
-                claimed => claimed.map_err(naming_the_device)?,
-            };
-            // Expected before QEMU has the descriptor: no connection can come too early.
-            if let Some(expected) = hub.expect(cid) {
-                return Ok((GuestEnd::Kernel { vhost, cid }, Box::new(expected)));
-            }
-        }
-        Err(io::Error::other(format!("no free vsock CID found in {CID_ATTEMPTS} attempts")))
+        let (lease, vhost) = self.cids.acquire(vhost_vsock::claim).map_err(naming_the_device)?;
+        let cid = lease.cid();
+        // Expected before QEMU has the descriptor: no connection can come too early.
+        let expected = hub
+            .expect(cid)
+            .ok_or_else(|| io::Error::other(format!("vsock CID {cid} is expected already")))?;
+        let guest_end = GuestEnd::Kernel { vhost, cid };
+        Ok(Acquired { guest_end, listener: Box::new(expected), cid: Some(lease) })
     }
 }
 
 fn listen(port: u32) -> io::Result<Hub> {
-    let mut listener = KernelListener::bind(port).map_err(|error| {
+    let listener = KernelListener::bind(port).map_err(|error| {
         let needs = match error.kind() {
             io::ErrorKind::AddrInUse => "another creel of this host serves it: end that one",
-            _ => "the kernel transport needs the module vhost_vsock and CAP_NET_BIND_SERVICE",
+            io::ErrorKind::PermissionDenied => {
+                "systemd holds it for creeld (systemctl stop creeld; systemctl enable --now creeld-vsock.socket; \
+                 systemctl start creeld), and whoever starts creel by hand needs CAP_NET_BIND_SERVICE"
+            }
+            _ => "the kernel transport needs the module vhost_vsock",
         };
         let text = format!(
             "failed to listen on vsock port {port}: {error}; {needs}, or set `machine.transport` to \"hybrid\""
         );
         io::Error::new(error.kind(), text)
     })?;
+    info!("vsock::{port} for agents, bound here");
+    Ok(serve(listener))
+}
+
+fn serve(mut listener: KernelListener) -> Hub {
     let hub = Hub::default();
     let serving = hub.clone();
     tokio::spawn(async move {
-        let why = serving.serve(&mut listener).await;
+        let port = listener.port();
+        let why = serving.serve(&mut listener, port).await;
         error!(%why, port, "the vsock port is no longer served; new machines will miss their agents");
     });
-    Ok(hub)
-}
-
-fn random_cid() -> io::Result<u32> {
-    let mut bytes = [0; 4];
-    getrandom(&mut bytes, GetRandomFlags::empty())?;
-    // The last one is VMADDR_CID_ANY.
-    Ok(u32::from_ne_bytes(bytes) % (u32::MAX - FIRST_CID) + FIRST_CID)
+    hub
 }
 
 fn naming_the_device(error: io::Error) -> io::Error {
@@ -120,17 +154,4 @@ fn naming_the_device(error: io::Error) -> io::Error {
         vhost_vsock::DEVICE
     );
     io::Error::new(error.kind(), text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_cids_are_guests() {
-        for _ in 0..1000 {
-            let cid = random_cid().unwrap();
-            assert!((FIRST_CID..u32::MAX).contains(&cid));
-        }
-    }
 }

@@ -72,9 +72,9 @@ fn foreign_open_and_linked_runtime_directories_are_refused() {
     let base = tempfile::tempdir().expect("a scratch directory");
     let path = base.path().join("open");
     fs::create_dir(&path).expect("mkdir");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).expect("chmod");
     let error = RunDir::open(&path).expect_err("open to others").to_string();
-    assert!(error.contains("mode 755") && error.contains("chmod 700"), "{error}");
+    assert!(error.contains("mode 775") && error.contains("chmod 700"), "{error}");
 
     let link = base.path().join("link");
     symlink(base.path(), &link).expect("symlink");

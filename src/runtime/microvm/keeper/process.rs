@@ -124,10 +124,12 @@ impl ProcessSpec {
         RawFd::try_from(self.passed.len() + 2).unwrap_or(RawFd::MAX)
     }
 
-    /// The plan's form. Descriptors go to `handed_down`, whose first has number `first` in the keeper.
+    /// The plan's form, of a process born in `cgroup`. Descriptors go to `handed_down`, whose first has number `first` in
+    /// the keeper.
     pub(super) fn into_plan(
         self,
         first: RawFd,
+        cgroup: Option<RawFd>,
         handed_down: &mut Vec<OwnedFd>,
     ) -> Result<Process, KeeperError> {
         let mut hand_down = |fd| {
@@ -156,6 +158,7 @@ impl ProcessSpec {
             argv: self.argv,
             env: self.env,
             fds,
+            cgroup,
             stdout: self.stdout,
             stderr: self.stderr,
             log: self.log,

@@ -46,6 +46,7 @@ fn spec(directory: &MachineDirectory, processes: Vec<ProcessSpec>) -> KeeperSpec
         directory,
         processes,
         console: ConsoleSizes { head_bytes: 1024, tail_bytes: 1024 },
+        cgroups: None,
     }
 }
 
@@ -247,42 +248,4 @@ async fn what_can_not_start_says_why() {
     assert_eq!(error, "failed to start `/nonexistent/creel-keeper`: could not execute it");
 }
 
-struct KilledOnDrop(std::process::Child);
-
-impl Drop for KilledOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Not a test: the owner of the test below, to be killed.
-#[tokio::test]
-#[ignore = "run by another test as a child process"]
-async fn owner_to_be_killed() {
-    let run_dir = RunDir::open(Path::new(&std::env::var_os("OWNER_RUN_DIR").expect("set by the test")))
-        .expect("opened");
-    let directory = MachineDirectory::acquire(&run_dir, "owned").expect("acquired");
-    let processes = vec![shell("helper", &lives_as("helper.pid")), shell("qemu", &lives_as("qemu.pid"))];
-    let _keeper = Keeper::start(spec(&directory, processes)).expect("it starts");
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_within_a_second_of_an_owners_death_by_sigkill() {
-    let base = tempfile::tempdir().expect("a scratch directory");
-    let mut owner = std::process::Command::new(std::env::current_exe().expect("this test binary"))
-        .args(["--ignored", "--exact", "runtime::microvm::keeper::tests::owner_to_be_killed"])
-        .env("OWNER_RUN_DIR", base.path().join("run"))
-        .spawn()
-        .map(KilledOnDrop)
-        .expect("it starts");
-    let machine = base.path().join("run/m-owned");
-    let pids = settled(owner.0.id().cast_signed(), 3).await;
-    assert!(machine.exists());
-    let killed_at = std::time::Instant::now();
-    owner.0.kill().expect("it lives");
-    owner.0.wait().expect("it is a child");
-    until("the end of it all", || !machine.exists() && pids.iter().all(|pid| is_dead(*pid))).await;
-    assert!(killed_at.elapsed() < Duration::from_secs(1), "took {:?}", killed_at.elapsed());
-}
+mod lifetime;

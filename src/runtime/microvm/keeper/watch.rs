@@ -7,15 +7,12 @@ use std::os::unix::fs::FileExt;
 
 use creel_keeper::records::{DONE_FILE, MAX_RECORD_BYTES, exit_file};
 use creel_keeper::{DoneRecord, ExitRecord};
-use rustix::fs::{Mode, OFlags, inotify, openat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, openat};
 use serde::de::DeserializeOwned;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use super::{KeeperEnd, KeeperEvent, path_of};
-use crate::host::{Child, readable};
+use super::{KeeperEnd, KeeperEvent};
+use crate::host::{Child, inotify};
 
 /// Enough to say what went wrong.
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -24,17 +21,18 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Watch {
     directory: OwnedFd,
-    /// `None` when the user has no inotify instance left; records are then read at the keeper's end.
-    changes: Option<AsyncFd<OwnedFd>>,
+    /// `None` when the user has no inotify watch left; records are then read at the keeper's end.
+    changes: Option<inotify::Watch>,
     /// Processes whose end was not seen yet.
     pending: Vec<String>,
 }
 
 impl Watch {
     pub(super) fn new(directory: OwnedFd, processes: Vec<String>) -> Self {
-        let changes = watch_renames(&directory)
+        // The keeper renames each record into place once it is whole.
+        let changes = inotify::watch(directory.as_fd(), inotify::Events::MOVED_TO)
             .inspect_err(|error| {
-                tracing::warn!(%error, "failed to watch a machine's directory: is fs.inotify.max_user_instances too low?");
+                tracing::warn!(%error, "failed to watch a machine's directory: is fs.inotify.max_user_watches too low?");
             })
             .ok();
         Self { directory, changes, pending: processes }
@@ -111,25 +109,10 @@ fn message_in(stderr: &File) -> String {
     String::from_utf8_lossy(&bytes[..length]).trim_end().to_owned()
 }
 
-fn watch_renames(directory: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&fd, path_of(directory.as_fd()), inotify::WatchFlags::MOVED_TO)?;
-    readable(fd)
-}
-
 /// Returns when something was renamed into the directory. What it was does not matter: the names are known.
-async fn changed(changes: &mut Option<AsyncFd<OwnedFd>>) {
-    let Some(fd) = changes else { return std::future::pending().await };
-    let drained = fd
-        .async_io_mut(Interest::READABLE, |fd| {
-            let mut events = [0; 1024];
-            rustix::io::read(fd, &mut events).map_err(io::Error::from)
-        })
-        .await;
-    if let Err(error) = drained
-        && Errno::from_io_error(&error) != Some(Errno::INTR)
-    {
-        tracing::warn!(%error, "failed to read the changes of a machine's directory");
-        *changes = None;
+async fn changed(changes: &mut Option<inotify::Watch>) {
+    match changes {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }

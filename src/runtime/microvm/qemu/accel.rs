@@ -15,7 +15,8 @@
 //! | for comparison: TCG on an idle host | 0.05 s | 2.1 s |
 //!
 //! The trial takes `-cpu host`, as machines do, without SGX (QEMU before 10.0 can fail on its CPUID leaf: issue 2142),
-//! and lives 3 s at most. Its outcome is remembered per kernel release, QEMU version and device node: a success for
+//! and lives 3 s at most, or 20 s where the alternative to KVM is to run nothing (a creeld that starts while its host still
+//! boots: measured, a busy host of emulated SVM takes 3.5 s). Its outcome is remembered per kernel release, QEMU version and device node: a success for
 //! good, a failure for ten minutes, since a host may have been too busy.
 
 mod memory;
@@ -42,6 +43,16 @@ pub enum Accel {
         /// on a busy host hangs for ever.
         tsc_khz: Option<u32>,
     },
+}
+
+impl Accel {
+    /// `kvm` or `tcg`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg { .. } => "tcg",
+        }
+    }
 }
 
 impl fmt::Display for Accel {
@@ -80,11 +91,13 @@ pub struct ProbeInput<'a> {
     pub qemu: &'a Qemu,
     /// Where outcomes are remembered; made if missing. Without one, every call makes a trial.
     pub cache_directory: Option<&'a Path>,
+    /// Whether something else can be done without KVM. Where nothing can, the trial is given more time.
+    pub alternative: bool,
 }
 
 const DEVICE: &str = "/dev/kvm";
 
-/// Proves KVM, or finds out why not: from memory, or by a trial of 3 s at most. Nothing is left running.
+/// Proves KVM, or finds out why not: from memory, or by a trial of 3 s at most, 20 s where there is no alternative. Nothing is left running.
 ///
 /// # Panics
 /// Outside a tokio runtime with I/O and time enabled.
@@ -97,7 +110,8 @@ pub async fn prove_kvm(input: ProbeInput<'_>) -> KvmProof {
     if let Some(proof) = remembered {
         return proof;
     }
-    let proof = trial::run(&input.qemu.path, trial::KVM).await;
+    let limit = if input.alternative { trial::QUICK } else { trial::PATIENT };
+    let proof = trial::run(&input.qemu.path, trial::KVM, limit).await;
     if let Some(directory) = input.cache_directory
         && let Err(error) = memory::store(directory, &key, &proof)
     {

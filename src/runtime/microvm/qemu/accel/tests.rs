@@ -40,7 +40,7 @@ async fn the_whole_proof_is_bounded_and_remembered() {
         return;
     };
     let directory = tempfile::tempdir().expect("a scratch directory");
-    let input = ProbeInput { qemu: &qemu, cache_directory: Some(directory.path()) };
+    let input = ProbeInput { qemu: &qemu, cache_directory: Some(directory.path()), alternative: true };
     let first =
         tokio::time::timeout(std::time::Duration::from_secs(30), prove_kvm(input)).await.expect("bounded");
     println!("{first:?}");

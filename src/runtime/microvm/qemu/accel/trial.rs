@@ -12,8 +12,11 @@ use tokio::time::timeout;
 use crate::host::{Child, Exit, Spawn, memfd, spawn};
 use crate::runtime::microvm::qemu::accel::{KvmProof, payload};
 
-/// How long the program may take, from the start of QEMU. It needs 0.1 s where KVM works.
-const LIMIT: Duration = Duration::from_secs(3);
+/// How long the program may take, from the start of QEMU, where a person waits and something else can be done instead. It
+/// needs 0.1 s where KVM works.
+pub(super) const QUICK: Duration = Duration::from_secs(3);
+/// The same where the alternative is to run nothing: a host that boots, or is very busy, is slow.
+pub(super) const PATIENT: Duration = Duration::from_secs(20);
 /// The most that QEMU's complaints can say, in bytes; the rest is not read.
 const MAX_COMPLAINT_BYTES: u64 = 4096;
 /// The program's descriptor in QEMU.
@@ -29,14 +32,14 @@ pub(super) struct Setting {
 pub(super) const KVM: Setting = Setting { accel: "kvm", cpu: "host,-sgx" };
 
 /// Runs the trial program. QEMU is gone when this returns; when it is cancelled, soon after.
-pub(super) async fn run(qemu: &Path, setting: Setting) -> KvmProof {
-    match attempt(qemu, setting).await {
+pub(super) async fn run(qemu: &Path, setting: Setting, limit: Duration) -> KvmProof {
+    match attempt(qemu, setting, limit).await {
         Ok(proof) => proof,
         Err(error) => KvmProof::unusable(format!("the trial boot could not be made: {error}")),
     }
 }
 
-async fn attempt(qemu: &Path, setting: Setting) -> io::Result<KvmProof> {
+async fn attempt(qemu: &Path, setting: Setting, limit: Duration) -> io::Result<KvmProof> {
     let program = memfd::sealed("creel-kvm-trial", &payload::elf())?;
     let complaints = memfd::empty("creel-kvm-trial-stderr")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -51,8 +54,8 @@ async fn attempt(qemu: &Path, setting: Setting) -> io::Result<KvmProof> {
         .fd(complaints.as_fd(), 2)
         .fd(program.as_fd(), PROGRAM_FD);
     let mut trial = Trial(spawn(&spec).map_err(io::Error::other)?);
-    trial.limit_resources();
-    let exit = match timeout(LIMIT, trial.0.wait()).await {
+    trial.limit_resources(limit);
+    let exit = match timeout(limit, trial.0.wait()).await {
         Ok(exit) => Some(exit?),
         Err(_) => {
             // A killed process can take its time to end (KVM's memory is torn down), but end it does.
@@ -61,7 +64,7 @@ async fn attempt(qemu: &Path, setting: Setting) -> io::Result<KvmProof> {
             None
         }
     };
-    Ok(judge(exit, &first_complaint(complaints)?))
+    Ok(judge(exit, limit, &first_complaint(complaints)?))
 }
 
 fn arguments(setting: Setting) -> Vec<String> {
@@ -82,8 +85,8 @@ struct Trial(Child);
 impl Trial {
     /// Should creel itself be killed, nobody is left to kill QEMU. The trial program never halts, so a limit on CPU
     /// time ends it in every case (setrlimit(2)). And an abort, the way in which KVM fails here, leaves no core file.
-    fn limit_resources(&self) {
-        let seconds = LIMIT.as_secs() + 1;
+    fn limit_resources(&self, limit: Duration) {
+        let seconds = limit.as_secs() + 1;
         for (resource, most) in [(Resource::Cpu, seconds), (Resource::Core, 0)] {
             // It may have ended already.
             let _ =
@@ -111,7 +114,7 @@ fn first_complaint(mut complaints: File) -> io::Result<String> {
 }
 
 /// `exit` is `None` for a trial that had to be killed.
-fn judge(exit: Option<Exit>, complaint: &str) -> KvmProof {
+fn judge(exit: Option<Exit>, limit: Duration, complaint: &str) -> KvmProof {
     let how = match exit {
         Some(Exit::Code(payload::STATUS_DONE)) => return KvmProof::Usable,
         Some(Exit::Code(payload::STATUS_BAD_MEMORY)) => "its memory read back wrong".to_owned(),
@@ -121,7 +124,7 @@ fn judge(exit: Option<Exit>, complaint: &str) -> KvmProof {
         Some(Exit::Code(code)) => format!("QEMU ended with status {code}"),
         Some(Exit::Signal(signal)) => format!("QEMU was ended by signal {signal}"),
         None => {
-            let limit = LIMIT.as_secs();
+            let limit = limit.as_secs();
             return KvmProof::unusable(format!(
                 "{} opens, but a trial guest was not done after {limit} s: KVM does not really work here, or the \
                  host is very busy",
@@ -140,7 +143,7 @@ mod tests {
     const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
     fn why(exit: Option<Exit>, complaint: &str) -> String {
-        match judge(exit, complaint) {
+        match judge(exit, QUICK, complaint) {
             KvmProof::Unusable { why } => why,
             KvmProof::Usable => panic!("usable"),
         }
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn only_the_program_s_own_status_is_success() {
-        assert_eq!(judge(Some(Exit::Code(payload::STATUS_DONE)), "warning"), KvmProof::Usable);
+        assert_eq!(judge(Some(Exit::Code(payload::STATUS_DONE)), QUICK, "warning"), KvmProof::Usable);
         assert_eq!(
             why(Some(Exit::Signal(6)), "error: failed to set MSR 0x10a to 0x69"),
             "/dev/kvm opens, but a trial guest failed: QEMU was ended by signal 6 (error: failed to set MSR 0x10a to \
@@ -175,13 +178,17 @@ mod tests {
             return;
         }
         for cpu in ["max", "qemu64"] {
-            assert_eq!(run(Path::new(QEMU), Setting { accel: "tcg", cpu }).await, KvmProof::Usable, "{cpu}");
+            assert_eq!(
+                run(Path::new(QEMU), Setting { accel: "tcg", cpu }, PATIENT).await,
+                KvmProof::Usable,
+                "{cpu}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_trial_that_can_t_be_made_says_why() {
-        let KvmProof::Unusable { why } = run(Path::new("/nonexistent/qemu"), KVM).await else {
+        let KvmProof::Unusable { why } = run(Path::new("/nonexistent/qemu"), KVM, QUICK).await else {
             panic!("usable")
         };
         assert!(
@@ -204,7 +211,7 @@ mod tests {
         }
         let spec = spec.fd(null.as_fd(), 0).fd(null.as_fd(), 1).fd(null.as_fd(), 2);
         let trial = Trial(spawn(&spec).expect("started"));
-        trial.limit_resources();
+        trial.limit_resources(QUICK);
         let pidfd = crate::host::PidFd::open(trial.0.pid()).expect("alive");
         drop(trial);
         timeout(Duration::from_secs(20), pidfd.ended()).await.expect("ended in time").expect("awaited");
