@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::StepKind;
-use crate::runtime::{Outcome, Phase, SetupError, Verdict};
+use crate::runtime::{MachineId, Outcome, Phase, SetupError, Verdict};
 
 /// One step that was run.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub enum Ending {
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct Report {
+    /// Of the run and of its machine.
+    pub id: MachineId,
     pub workflow: String,
     pub phases: Vec<(Phase, Duration)>,
     pub setup: Duration,

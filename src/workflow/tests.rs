@@ -1,16 +1,17 @@
 //! Verdicts, deadlines and teardown, against a runtime that follows a script.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ending, Job, Report, run};
-use crate::cli::exit::Exit;
+use super::{Ending, Job, LetGo, Report, Session, WorkflowEvent, run};
 use crate::engine::{ImageFacts, Manifest, PlanInput, RunFacts, SourceKind, Trigger, plan};
+use crate::exit::Exit;
 use crate::runtime::fake::{FakeRuntime, Journal, ScriptedExec, ScriptedSetup};
-use crate::runtime::{CrashCause, OutOfMemory, Outcome, SetupFailure, Stream, Tenant};
+use crate::runtime::{CrashCause, MachineId, OutOfMemory, Outcome, SetupFailure, Stream, Tenant};
 use crate::state::log::{Limits, LineKind, LineSplitter, LogLine, LogStore, Mask};
 
 const WORKFLOW: &str = "
@@ -36,9 +37,9 @@ fn job(deadline: Option<Instant>) -> Job {
         facts: RunFacts::default(),
         image: Some(ImageFacts { name: "tiny".into(), shell: "/bin/sh".into(), base_config_hash: None }),
         source: SourceKind::Disk { commit: None, dirty: false },
-        secrets: Vec::new(),
     };
     Job {
+        id: MachineId::random().unwrap(),
         workflow_id: "r-test".into(),
         tenant: Tenant::local(1000),
         plan: plan(&manifest, &input).unwrap(),
@@ -73,7 +74,8 @@ async fn ran_with(runtime: FakeRuntime, deadline: Option<Duration>, cancel: Canc
     let journal: Journal = runtime.journal();
     let (events, _queue) = mpsc::unbounded_channel();
     let deadline = deadline.map(|after| Instant::now() + after);
-    let report = run(&runtime, job(deadline), &log, events, cancel).await;
+    let session = Session::new(Arc::new(runtime), job(deadline), log.clone(), events, cancel);
+    let report = run(session).await;
     let (mut follower, mut splitter, mut lines) = (log.follow(0), LineSplitter::default(), Vec::new());
     while let Some(record) = follower.next().await {
         splitter.push(&record.unwrap(), |line| lines.push(line));
@@ -213,4 +215,83 @@ async fn the_log_has_each_step_between_its_marks_and_secrets_masked() {
     1 Some(Start) ``
     1 Some(End) `exited with code 7`
     ");
+}
+
+/// Runs a workflow whose second step ends so, keeping its machine; `meanwhile` is told of the keeping.
+async fn kept(
+    outcome: Outcome,
+    limit: Duration,
+    meanwhile: impl FnOnce(&crate::runtime::fake::Death, &CancellationToken),
+) -> (Report, Vec<WorkflowEvent>, Vec<String>) {
+    let runtime =
+        FakeRuntime::new(ScriptedSetup::Ready, [ScriptedExec::exits(0), ScriptedExec::ends(outcome)]);
+    let (death, journal, cancel) = (runtime.death(), runtime.journal(), CancellationToken::new());
+    let directory = tempfile::tempdir().unwrap();
+    let log = LogStore::anonymous(directory.path(), Limits::of_step(1 << 20), Mask::none()).unwrap();
+    let (events, mut queue) = mpsc::unbounded_channel();
+    // Its time is over long before the machine's is.
+    let deadline = Some(Instant::now() + Duration::from_millis(50));
+    let session = Session::new(Arc::new(runtime), job(deadline), log, events, cancel.clone());
+    let running = tokio::spawn(run(session.keeping_failed(limit)));
+    let (mut seen, mut meanwhile) = (Vec::new(), Some(meanwhile));
+    while let Some(event) = queue.recv().await {
+        if matches!(event, WorkflowEvent::Kept { .. })
+            && let Some(meanwhile) = meanwhile.take()
+        {
+            assert!(!journal.entries().iter().any(|entry| entry.starts_with("destroy")));
+            meanwhile(&death, &cancel);
+        }
+        seen.push(event);
+    }
+    (running.await.unwrap(), seen, journal.entries())
+}
+
+fn let_go(events: &[WorkflowEvent]) -> Vec<LetGo> {
+    let why = events.iter().filter_map(|event| match event {
+        WorkflowEvent::LetGo(why) => Some(why.clone()),
+        _ => None,
+    });
+    why.collect()
+}
+
+#[tokio::test]
+async fn a_machine_that_is_kept_stays_until_it_is_let_go_and_changes_no_verdict() {
+    let failed = || Outcome::Exited { code: 3 };
+    let hour = Duration::from_secs(3600);
+    let (report, events, journal) = kept(failed(), hour, |_, cancel| cancel.cancel()).await;
+    assert_eq!((Exit::from(&report).code(), let_go(&events)), (1, vec![LetGo::Cancelled]));
+    assert_eq!(journal.last().unwrap(), "destroy Kill", "whoever interrupts does not wait");
+
+    let (report, events, journal) = kept(failed(), Duration::from_millis(200), |_, _| {}).await;
+    assert_eq!((Exit::from(&report).code(), let_go(&events)), (1, vec![LetGo::TimeLimit]));
+    assert_eq!(journal.last().unwrap(), "destroy Graceful");
+
+    let crash = || Outcome::MachineCrashed { cause: CrashCause::GuestPoweredOff };
+    let (report, events, _) = kept(failed(), hour, |death, _| death.strike(crash())).await;
+    assert_eq!((Exit::from(&report).code(), let_go(&events)), (1, vec![LetGo::Ended(crash())]));
+
+    let (report, events, _) = kept(Outcome::TimedOut, Duration::from_millis(200), |_, _| {}).await;
+    assert_eq!((Exit::from(&report).code(), let_go(&events)), (124, vec![LetGo::TimeLimit]));
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_success_or_of_a_machine_that_is_dead() {
+    let crash = Outcome::MachineCrashed { cause: CrashCause::GuestPoweredOff };
+    for (death, code) in [(None, 0), (Some(crash), 125)] {
+        let execs = [ScriptedExec::exits(0), ScriptedExec::exits(0), ScriptedExec::exits(0)];
+        let runtime = FakeRuntime::new(
+            ScriptedSetup::Ready,
+            if death.is_some() { vec![ScriptedExec::hangs()] } else { execs.into() },
+        );
+        if let Some(outcome) = death {
+            runtime.death().strike(outcome);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let log = LogStore::anonymous(directory.path(), Limits::of_step(1 << 20), Mask::none()).unwrap();
+        let (events, _queue) = mpsc::unbounded_channel();
+        let session = Session::new(Arc::new(runtime), job(None), log, events, CancellationToken::new());
+        let ended = run(session.keeping_failed(Duration::from_secs(3600)));
+        let report = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("not kept");
+        assert_eq!(Exit::from(&report).code(), code);
+    }
 }

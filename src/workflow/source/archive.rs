@@ -7,9 +7,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+
+use creel_tree::{Attributes, ContentFault, Time, Writer};
 
 use super::git::{self, GitError, Repository, Tree};
 
@@ -55,13 +57,13 @@ pub fn write_archive(
     tree: Tree,
     output: File,
 ) -> Result<ArchiveSummary, SourceError> {
-    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, output));
+    let mut archive = Writer::new(output);
     let files = match tree {
-        Tree::Head => head(repository, &mut builder)?,
-        Tree::Work => work_tree(repository, &mut builder)?,
+        Tree::Head => head(repository, &mut archive)?,
+        Tree::Work => work_tree(repository, &mut archive)?,
     };
     let finish = || -> io::Result<u64> {
-        let mut file = builder.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let mut file = archive.finish()?;
         let length = file.seek(SeekFrom::End(0))?.next_multiple_of(SECTOR_BYTES);
         file.set_len(length)?;
         file.flush()?;
@@ -70,7 +72,7 @@ pub fn write_archive(
     Ok(ArchiveSummary { files, bytes: finish().map_err(SourceError::Write)? })
 }
 
-type Builder = tar::Builder<io::BufWriter<File>>;
+type Archive = Writer<File>;
 
 /// One line of `git ls-tree -z`: `<mode> <type> <object>\t<path>`.
 struct TreeEntry {
@@ -99,7 +101,7 @@ const SYMLINK_MODE: u32 = 0o120_000;
 /// PATH_MAX (limits.h): no longer link can be made, and a commit may claim any.
 const MAX_LINK_BYTES: u64 = 4096;
 
-fn head(repository: &Repository, builder: &mut Builder) -> Result<u64, SourceError> {
+fn head(repository: &Repository, archive: &mut Archive) -> Result<u64, SourceError> {
     let root = &repository.root;
     let commit = repository.commit.as_deref().ok_or_else(|| GitError::NoCommit(root.clone()))?;
     let mtime = commit_time(root, commit);
@@ -128,7 +130,7 @@ fn head(repository: &Repository, builder: &mut Builder) -> Result<u64, SourceErr
         }
     });
     let mut answers = BufReader::new(answers);
-    let written = entries.iter().try_for_each(|entry| add_entry(builder, entry, mtime, &mut answers));
+    let written = entries.iter().try_for_each(|entry| add_entry(archive, entry, mtime, &mut answers));
     drop(answers);
     // Both end by themselves: git at the end of its input or on a closed output, the thread with git.
     let _ = child.wait();
@@ -138,19 +140,15 @@ fn head(repository: &Repository, builder: &mut Builder) -> Result<u64, SourceErr
 }
 
 fn add_entry(
-    builder: &mut Builder,
+    archive: &mut Archive,
     entry: &TreeEntry,
-    mtime: u64,
+    modified: Time,
     answers: &mut impl io::BufRead,
 ) -> Result<(), SourceError> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mtime(mtime);
+    let attributes = |mode| Attributes { mode, modified };
     if !entry.is_blob {
         // A submodule: an empty directory, as `git clone` without --recurse-submodules leaves it.
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o755);
-        header.set_size(0);
-        return builder.append_data(&mut header, &entry.path, io::empty()).map_err(SourceError::Write);
+        return archive.directory(&entry.path, attributes(0o755)).map_err(SourceError::Write);
     }
     let size = blob_size(answers)?;
     if entry.mode == SYMLINK_MODE {
@@ -158,17 +156,15 @@ fn add_entry(
             return Err(SourceError::LinkTooLong { path: entry.path.clone(), size });
         }
         let target = blob(answers, size)?;
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_size(0);
-        return builder
-            .append_link(&mut header, &entry.path, OsStr::from_bytes(&target))
-            .map_err(SourceError::Write);
+        let target = Path::new(OsStr::from_bytes(&target));
+        return archive.symlink(&entry.path, attributes(0o777), target).map_err(SourceError::Write);
     }
-    header.set_mode(if entry.mode & 0o100 == 0 { 0o644 } else { 0o755 });
-    header.set_size(size);
-    builder.append_data(&mut header, &entry.path, answers.by_ref().take(size)).map_err(SourceError::Write)?;
-    end_of_blob(answers)
+    let mode = if entry.mode & 0o100 == 0 { 0o644 } else { 0o755 };
+    let fault = archive.file(&entry.path, attributes(mode), size, answers.by_ref());
+    match fault.map_err(SourceError::Write)? {
+        Some(_) => Err(SourceError::Answer("cat-file")),
+        None => end_of_blob(answers),
+    }
 }
 
 /// Reads `<object> <type> <size>\n`.
@@ -191,12 +187,11 @@ fn end_of_blob(answers: &mut impl Read) -> Result<(), SourceError> {
     answers.read_exact(&mut newline).map_err(|_| SourceError::Answer("cat-file"))
 }
 
-fn work_tree(repository: &Repository, builder: &mut Builder) -> Result<u64, SourceError> {
+fn work_tree(repository: &Repository, archive: &mut Archive) -> Result<u64, SourceError> {
     let root = &repository.root;
     let listing = output(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
     let mut files = 0;
     let mut previous = None;
-    builder.follow_symlinks(false);
     for name in records(&listing) {
         let name = Path::new(OsStr::from_bytes(name));
         // A path in conflict is listed once a stage.
@@ -210,42 +205,36 @@ fn work_tree(repository: &Repository, builder: &mut Builder) -> Result<u64, Sour
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(SourceError::Read { path, source }),
         };
-        let mut header = tar::Header::new_gnu();
-        header.set_mtime(modified(&metadata));
+        let attributes = |mode| Attributes { mode, modified: modified(&metadata) };
         let kind = metadata.file_type();
-        let added = if kind.is_symlink() {
+        if kind.is_symlink() {
             let target = std::fs::read_link(&path).map_err(|source| SourceError::Read { path, source })?;
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_mode(0o777);
-            header.set_size(0);
-            builder.append_link(&mut header, name, target)
+            archive.symlink(name, attributes(0o777), &target).map_err(SourceError::Write)?;
         } else if kind.is_file() {
-            let file = File::open(&path).map_err(|source| SourceError::Read { path, source })?;
-            header.set_mode(metadata.permissions().mode() & 0o777);
-            header.set_size(metadata.len());
-            // `take`: a file that grows meanwhile must not spoil the archive.
-            builder.append_data(&mut header, name, file.take(metadata.len()))
+            let file =
+                File::open(&path).map_err(|source| SourceError::Read { path: path.clone(), source })?;
+            let attributes = attributes(metadata.permissions().mode());
+            let fault = archive.file(name, attributes, metadata.len(), file).map_err(SourceError::Write)?;
+            // One that shrinks meanwhile is filled up, as one that grows is cut off: it is being written to.
+            if let Some(ContentFault { error: Some(source), .. }) = fault {
+                return Err(SourceError::Read { path, source });
+            }
         } else {
-            header.set_entry_type(tar::EntryType::Directory);
-            header.set_mode(0o755);
-            header.set_size(0);
-            builder.append_data(&mut header, name, io::empty())
-        };
-        added.map_err(SourceError::Write)?;
+            archive.directory(name, attributes(0o755)).map_err(SourceError::Write)?;
+        }
         files += 1;
     }
     Ok(files)
 }
 
-fn modified(metadata: &std::fs::Metadata) -> u64 {
-    let since_epoch =
-        metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    since_epoch.map_or(0, |duration| duration.as_secs())
+fn modified(metadata: &std::fs::Metadata) -> Time {
+    Time { seconds: metadata.mtime(), nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0) }
 }
 
-fn commit_time(root: &Path, commit: &str) -> u64 {
+fn commit_time(root: &Path, commit: &str) -> Time {
     let shown = output(root, &["show", "--no-patch", "--format=%ct", commit]);
-    shown.ok().and_then(|text| String::from_utf8_lossy(&text).trim().parse().ok()).unwrap_or(0)
+    let seconds = shown.ok().and_then(|text| String::from_utf8_lossy(&text).trim().parse().ok());
+    Time { seconds: seconds.unwrap_or(0), nanos: 0 }
 }
 
 fn output(root: &Path, arguments: &[&str]) -> Result<Vec<u8>, SourceError> {
