@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::exit::Exit;
 use super::failure::{Failure, with_causes};
+use crate::exit::Exit;
 use crate::image::{KitSources, assemble};
 
 /// `creel debug kit`: what `make kit` calls.

@@ -1,15 +1,15 @@
 //! `creel doctor`: what this host can and can't do, and what to do about it.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::context::Context;
-use super::exit::Exit;
 use super::failure::{Failure, with_causes};
 use super::render::{Colour, Palette};
-use crate::config;
+use crate::api::Client;
+use crate::config::{self, CgroupMode};
+use crate::exit::Exit;
 use crate::host;
+use crate::runtime::microvm::cgroup::{CgroupError, CgroupRoot};
 use crate::runtime::microvm::directory::RunDir;
 use crate::runtime::microvm::qemu::{KvmProof, ProbeInput, prove_kvm};
 
@@ -22,6 +22,8 @@ enum Status {
     Limited,
     /// Workflows can't run.
     Missing,
+    /// What no host has yet, since creel can't do it.
+    Note,
 }
 
 /// One line of the report.
@@ -71,6 +73,7 @@ pub(super) async fn doctor(context: &Context, as_json: bool) -> Result<Exit, Fai
             Status::Ok => ("ok     ", Colour::Green),
             Status::Limited => ("limited", Colour::Yellow),
             Status::Missing => ("missing", Colour::Red),
+            Status::Note => ("note   ", Colour::Bold),
         };
         println!("{} {:<12} {}", palette.paint(colour, mark), check.name, check.finding);
         if let Some(remedy) = &check.remedy {
@@ -107,17 +110,15 @@ async fn examine(context: &Context) -> Vec<Check> {
     checks.push(program("source", "git", "git", "workflows that clone their repository can't run"));
     checks.push(run_directory(context));
     checks.push(namespaces());
-    checks.push(transport(context));
-    checks.push(Check::limited(
-        "limits",
-        "machines are in no cgroup of their own: a guest's memory and CPUs are bounded by QEMU alone",
-        "nothing to do yet: cgroup limits come with the daemon",
-    ));
-    checks.push(Check::limited(
-        "network",
-        "guests have no network",
-        "nothing to do yet: workflows run with what is in their image",
-    ));
+    checks.push(vsock(context));
+    checks.push(cgroups(context));
+    checks.push(daemon(context).await);
+    checks.push(Check {
+        name: "network",
+        status: Status::Note,
+        finding: "guests have no network yet: workflows run with what is in their image".to_owned(),
+        remedy: None,
+    });
     checks
 }
 
@@ -133,7 +134,8 @@ async fn acceleration(context: &Context, qemu: &crate::runtime::microvm::qemu::Q
             "set `machine.accel` to \"auto\" to use KVM where it works",
         );
     }
-    let input = ProbeInput { qemu, cache_directory: Some(&context.config().places.cache) };
+    let cache_directory = Some(context.config().places.cache.as_path());
+    let input = ProbeInput { qemu, cache_directory, alternative: wanted == config::Accel::Auto };
     match prove_kvm(input).await {
         KvmProof::Usable => Check::ok(NAME, "a trial guest ran under KVM"),
         KvmProof::Unusable { why } if wanted == config::Accel::Kvm => {
@@ -190,20 +192,86 @@ fn run_directory(context: &Context) -> Check {
     }
 }
 
-fn transport(context: &Context) -> Check {
-    const NAME: &str = "transport";
-    match context.config().machine.transport {
-        config::Transport::Hybrid => {
-            Check::ok(NAME, "hybrid: vsock over unix sockets; needs no kernel vsock and no root")
-        }
-        config::Transport::Kernel if Path::new(host::vhost_vsock::DEVICE).exists() => {
-            Check::ok(NAME, "kernel: vhost-vsock")
-        }
-        config::Transport::Kernel => Check::missing(
+/// The kernel transport, which is creeld's. An embedded run needs none of it.
+fn vsock(context: &Context) -> Check {
+    const NAME: &str = "vsock";
+    let wanted = context.config().machine.transport;
+    if wanted == config::Transport::Hybrid {
+        return Check::ok(
             NAME,
-            format!("`machine.transport` is \"kernel\", and there is no {}", host::vhost_vsock::DEVICE),
-        )
-        .remedy("modprobe vhost_vsock, or set `machine.transport` to \"hybrid\""),
+            "hybrid, as `machine.transport` says: over unix sockets and a helper process",
+        );
+    }
+    let device = host::vhost_vsock::DEVICE;
+    // Any number that nobody has: it is given back at once.
+    let claimed = host::vhost_vsock::claim(u32::MAX - 1 - std::process::id());
+    let why = match claimed {
+        Ok(_) => return Check::ok(NAME, format!("kernel: {device} gives CIDs to guests")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            return Check::ok(NAME, format!("kernel: {device} gives CIDs to guests"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Check::ok(
+                NAME,
+                format!("kernel: {device} is there; your user may not open it, creeld may"),
+            );
+        }
+        Err(error) => error,
+    };
+    let finding = format!("no kernel vsock: {device}: {why}");
+    let remedy = "modprobe vhost_vsock";
+    if wanted == config::Transport::Kernel {
+        return Check::missing(NAME, format!("{finding}; `machine.transport` is \"kernel\""))
+            .remedy(format!("{remedy}, or set `machine.transport` to \"auto\""));
+    }
+    Check::limited(
+        NAME,
+        format!("{finding}: guests reach creel through a helper process each, which is slower"),
+        remedy,
+    )
+}
+
+fn cgroups(context: &Context) -> Check {
+    const NAME: &str = "cgroups";
+    let cgroups = &context.config().cgroups;
+    match CgroupRoot::open(&cgroups.root) {
+        Ok(root) => Check::ok(NAME, format!("machines of creeld get limits below {}", root.path().display())),
+        // Root's alone, and rightly so.
+        Err(CgroupError::NotWritable { .. }) if !rustix::process::geteuid().is_root() => {
+            Check::ok(NAME, format!("{} is there for creeld", cgroups.root.display()))
+        }
+        Err(error) => {
+            let consequence = match cgroups.mode {
+                CgroupMode::Required => "creeld refuses to make machines",
+                CgroupMode::Auto => "creeld's machines have no limits but QEMU's own and end with creeld",
+            };
+            let remedy = "install creel's package on a host with systemd and cgroup v2, and `systemctl start \
+                          creel-machines.service`";
+            Check::limited(
+                NAME,
+                format!("{}: {consequence}; `creel run --embedded` never has any", with_causes(&error)),
+                remedy,
+            )
+        }
+    }
+}
+
+async fn daemon(context: &Context) -> Check {
+    const NAME: &str = "creeld";
+    let path = &context.config().daemon.socket;
+    let answer = match Client::connect(path).await {
+        Ok(client) => {
+            client.list(false).await.map(|machines| machines.len()).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    match answer {
+        Ok(count) => Check::ok(NAME, format!("answers at {}, machines: {count}", path.display())),
+        Err(why) => Check::limited(
+            NAME,
+            format!("{why}; `creel run` works without, `creel create`, `exec`, `ps` and `rm` don't"),
+            "systemctl start creeld.socket, and join group `creel`",
+        ),
     }
 }
 

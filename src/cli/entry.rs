@@ -4,14 +4,14 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{Cli, Command, DebugCommand};
 use super::context::Context;
-use super::exit::Exit;
 use super::failure::Failure;
-use super::{debug, doctor, image, run, version};
+use super::render::Palette;
+use super::{debug, doctor, image, logs, machines, manual, mistakes, run, version, workflow};
+use crate::exit::Exit;
 
 /// How long work on other threads may go on once the command is done.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 /// What the `creel` program does.
 pub fn main() -> ExitCode {
     // clap itself exits with 2 on bad usage and 0 on --help and --version.
-    let cli = Cli::parse();
+    let cli = mistakes::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     init_tracing(cli.global.verbose);
     let tokio = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(tokio) => tokio,
@@ -35,17 +35,34 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    // A kit is put together where there is nothing to configure yet.
-    if let Command::Debug(DebugCommand::Kit { output, agent, keeper, vsock_helper }) = cli.command {
-        return debug::kit(&output, agent, keeper, vsock_helper);
+    // A kit is put together where there is nothing to configure yet, and packages are built anywhere.
+    match cli.command {
+        Command::Debug(DebugCommand::Kit { output, agent, keeper, vsock_helper }) => {
+            return debug::kit(&output, agent, keeper, vsock_helper);
+        }
+        Command::Debug(DebugCommand::Man(arguments)) => return manual::man(&arguments),
+        Command::Completions(arguments) => return manual::completions(&arguments),
+        _ => {}
     }
     let context = Context::load(cli.global.config.as_deref())?;
     match cli.command {
         Command::Run(arguments) => run::run(&context, arguments).await,
+        Command::Workflow(command) => workflow::workflow(&context, command),
+        Command::Create(arguments) => machines::create(&context, arguments).await,
+        Command::Exec(arguments) => machines::exec(&context, arguments).await,
+        Command::Cp(arguments) => machines::cp(&context, arguments).await,
+        Command::Shell(arguments) => machines::shell(&context, arguments).await,
+        Command::Kill(arguments) => machines::kill(&context, arguments).await,
+        Command::Ps(arguments) => machines::ps(&context, arguments).await,
+        Command::Logs(arguments) => logs::logs(&context, &arguments).await,
+        Command::Rm(arguments) => machines::rm(&context, arguments).await,
+        Command::Inspect(arguments) => machines::inspect(&context, arguments).await,
+        Command::Stats(arguments) => machines::stats(&context, arguments).await,
+        Command::Events(arguments) => machines::events(&context, arguments).await,
         Command::Doctor(json) => doctor::doctor(&context, json.json).await,
-        Command::Image(command) => image::image(&context, command),
+        Command::Image(command) => image::image(&context, command).await,
         Command::Version(json) => version::version(&context, json.json).await,
-        Command::Debug(DebugCommand::Kit { .. }) => Ok(Exit::Success),
+        Command::Debug(_) | Command::Completions(_) => Ok(Exit::Success),
     }
 }
 
@@ -63,5 +80,10 @@ fn init_tracing(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("CREEL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(Palette::of_stderr().coloured())
+        .with_target(false)
+        .init();
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::exit::Exit;
 pub(super) use crate::error::with_causes;
+use crate::exit::Exit;
 
 /// A command's failure. The text says what failed, on what, and what to do.
 #[derive(Debug)]

@@ -1,49 +1,30 @@
-//! `creel image`: list, build, inspect and remove.
+//! `creel image`: list, build, inspect, verify and remove.
+
+mod build;
+mod care;
 
 use serde_json::json;
 
-use super::args::{BuildCommand, ImageCommand, TinyArgs};
+use super::args::ImageCommand;
 use super::context::Context;
-use super::exit::Exit;
-use super::failure::{Failure, with_causes};
+use super::failure::Failure;
 use super::run::image_failure;
-use crate::image::{BuildError, ImageSummary, TinyOptions, build_tiny};
+use crate::exit::Exit;
+use crate::image::ImageSummary;
 
-pub(super) fn image(context: &Context, command: ImageCommand) -> Result<Exit, Failure> {
+pub(super) async fn image(context: &Context, command: ImageCommand) -> Result<Exit, Failure> {
     match command {
         ImageCommand::Ls(json) => list(context, json.json),
-        ImageCommand::Build(BuildCommand::Tiny(arguments)) => tiny(context, arguments),
+        ImageCommand::Build(command) => build::build(context, command).await,
         ImageCommand::Inspect { name, json } => inspect(context, &name, json.json),
         ImageCommand::Rm { name } => {
             context.images().remove(&name).map_err(|error| image_failure(&error))?;
             eprintln!("removed image {name}");
             Ok(Exit::Success)
         }
+        ImageCommand::Verify { names, json } => care::verify(context, names, json.json),
+        ImageCommand::Gc { dry_run, json } => care::gc(context, dry_run, json.json),
     }
-}
-
-fn tiny(context: &Context, arguments: TinyArgs) -> Result<Exit, Failure> {
-    let kit = context.kit().map_err(|error| Failure::host(with_causes(&error)))?;
-    let options = TinyOptions {
-        name: arguments.name,
-        memory_mib: arguments.memory_mib,
-        volume_size_mib: arguments.workspace_mib.into(),
-        overlay: arguments.overlay,
-        init: arguments.init,
-        ..TinyOptions::default()
-    };
-    let built = build_tiny(&kit, context.images(), &options, &mut |event| eprintln!("  {event}")).map_err(
-        |error| {
-            let exit =
-                if matches!(error, BuildError::Option { .. }) { Exit::Usage } else { Exit::HostCannot };
-            Failure::new(exit, with_causes(&error))
-        },
-    )?;
-    let how = if built.cached { "was built before" } else { "built" };
-    let digest = built.image.digest.as_deref().unwrap_or("unknown");
-    eprintln!("image {} {how} in {:.2}s", built.image.name, built.elapsed.as_secs_f64());
-    println!("{digest}");
-    Ok(Exit::Success)
 }
 
 fn list(context: &Context, as_json: bool) -> Result<Exit, Failure> {

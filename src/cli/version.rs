@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::context::Context;
-use super::exit::Exit;
 use super::failure::Failure;
+use crate::exit::Exit;
 
 pub(super) async fn version(context: &Context, as_json: bool) -> Result<Exit, Failure> {
     let kit = context.kit();

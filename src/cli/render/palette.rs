@@ -32,6 +32,11 @@ impl Palette {
         Self { colour: terminal && !refused }
     }
 
+    /// Whether there is colour.
+    pub fn coloured(self) -> bool {
+        self.colour
+    }
+
     /// The text in a colour, where there is colour.
     pub fn paint(self, colour: Colour, text: &str) -> String {
         if self.colour { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }

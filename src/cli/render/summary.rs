@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::palette::{Colour, Palette};
-use crate::cli::exit::Exit;
+use crate::exit::Exit;
 use crate::runtime::Verdict;
 use crate::state::log::Mask;
 use crate::text::one_line;
@@ -52,9 +52,9 @@ pub fn masked(mut report: Report, mask: &Mask) -> Report {
 /// The report as text for people.
 pub fn text(report: &Report, palette: Palette) -> String {
     let mut lines = Vec::new();
-    if let Some(tail) = report.console_tail() {
-        lines.push("the end of the guest's console, as the guest wrote it:".to_owned());
-        lines.extend(console_lines(tail).into_iter().map(|line| format!("  | {line}")));
+    // Of a machine that was ended on purpose there is nothing to explain.
+    if let Some(tail) = report.console_tail().filter(|_| Exit::from(report) != Exit::Cancelled) {
+        lines.extend(console_block(tail));
     }
     let (verdict, colour) = match &report.ending {
         Ending::Success => ("ok".to_owned(), Colour::Green),
@@ -94,6 +94,15 @@ pub fn text(report: &Report, palette: Palette) -> String {
     lines.join("\n")
 }
 
+/// The run's id, and where more is to be had of it.
+pub fn way_in(report: &Report, recorded: bool) -> String {
+    let id = &report.id;
+    if recorded && !report.succeeded() {
+        return format!("  run {id}; its output again:\n  creel logs {id}");
+    }
+    format!("  run {id}")
+}
+
 /// The report as the last line of `--json`.
 pub fn json(report: &Report) -> Value {
     let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -120,6 +129,7 @@ pub fn json(report: &Report) -> Value {
     };
     json!({
         "kind": "report",
+        "id": report.id.as_str(),
         "workflow": report.workflow,
         "success": report.succeeded(),
         "exit_code": Exit::from(report).code(),
@@ -148,6 +158,14 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The guest's text, made safe for a terminal.
+/// The end of a console, to be shown beside a failure.
+pub fn console_block(tail: &[u8]) -> Vec<String> {
+    let lines = console_lines(tail).into_iter().map(|line| format!("  | {line}"));
+    std::iter::once("the end of the guest's console, as the guest wrote it:".to_owned())
+        .chain(lines)
+        .collect()
+}
+
 fn console_lines(tail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(tail);
     let lines: Vec<String> =

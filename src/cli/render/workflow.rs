@@ -5,18 +5,20 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::palette::Colour;
 use super::screen::{Screen, Style};
-use crate::runtime::{Phase, SetupEvent};
+use crate::config::Period;
+use crate::runtime::{MachineId, Phase, SetupEvent};
 use crate::state::log::{
     Control, FollowError, Follower, LineSplitter, LogLine, Payload, Record, SETUP_STEP, StepStatus,
 };
 use crate::text::printable;
-use crate::workflow::WorkflowEvent;
+use crate::workflow::{LetGo, WorkflowEvent};
 
 /// Renders one workflow of a run.
 #[derive(Debug)]
@@ -27,11 +29,30 @@ pub struct WorkflowRenderer {
     labelled: bool,
     step_names: Vec<String>,
     lines: LineSplitter,
+    /// The run, if it is remembered.
+    recorded_as: Option<MachineId>,
+    /// A machine that is kept, until that is told: not before all output that led to it.
+    kept: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    machine: MachineId,
+    limit: Duration,
+    log_end: u64,
 }
 
 impl WorkflowRenderer {
     pub fn new(screen: Arc<Screen>, workflow: String, labelled: bool, step_names: Vec<String>) -> Self {
-        Self { screen, workflow, labelled, step_names, lines: LineSplitter::default() }
+        let lines = LineSplitter::default();
+        Self { screen, workflow, labelled, step_names, lines, recorded_as: None, kept: None }
+    }
+
+    /// `creel logs` knows the run as this.
+    #[must_use]
+    pub fn recorded_as(mut self, run: Option<MachineId>) -> Self {
+        self.recorded_as = run;
+        self
     }
 
     /// Shows everything until the log ends.
@@ -44,6 +65,10 @@ impl WorkflowRenderer {
         mut log: Follower,
     ) -> io::Result<()> {
         loop {
+            if let Some(kept) = self.kept.take_if(|kept| kept.log_end <= log.position()) {
+                self.finish_lines().await?;
+                self.tell_kept(&kept).await?;
+            }
             tokio::select! {
                 // What happened first is shown first: setup's events, then the steps' records.
                 biased;
@@ -60,6 +85,10 @@ impl WorkflowRenderer {
             }
         }
         self.finish_lines().await?;
+        // The log may be seen to end before the last of what happened is heard of.
+        while let Some(event) = events.recv().await {
+            self.event(event);
+        }
         self.still();
         Ok(())
     }
@@ -89,8 +118,47 @@ impl WorkflowRenderer {
             }
             WorkflowEvent::SetupEnded { .. } => self.still(),
             WorkflowEvent::TeardownStarted => self.busy("ending the machine"),
+            WorkflowEvent::Kept { machine, limit, log_end } => {
+                self.kept = Some(Kept { machine, limit, log_end });
+            }
+            WorkflowEvent::LetGo(why) => {
+                self.kept = None;
+                self.still();
+                match why {
+                    LetGo::Cancelled => {}
+                    LetGo::TimeLimit => self.note("the machine was kept long enough"),
+                    LetGo::Ended(outcome) => {
+                        self.note(&format!("the machine that was kept has ended: {outcome}"))
+                    }
+                }
+            }
             WorkflowEvent::StepStarted { .. } | WorkflowEvent::StepEnded { .. } => {}
         }
+    }
+
+    /// That the machine stays, for how long, and how to get at it and what it left.
+    async fn tell_kept(&self, kept: &Kept) -> io::Result<()> {
+        let Kept { machine, limit, .. } = kept;
+        let limit_text =
+            Period::try_from(*limit).map_or_else(|_| format!("{limit:?}"), |limit| limit.to_string());
+        if self.screen.style() == Style::Json {
+            let value = serde_json::json!({
+                "kind": "kept",
+                "workflow": self.workflow,
+                "id": self.recorded_as.as_ref().map(MachineId::as_str),
+                "machine": machine.as_str(),
+                "keep_us": u64::try_from(limit.as_micros()).unwrap_or(u64::MAX),
+            });
+            return self.screen.output(format!("{value}\n").into_bytes()).await;
+        }
+        self.note(&format!("machine {machine} is kept for {limit_text}; Ctrl-C ends it. To look into it:"));
+        self.note(&format!("  creel exec {machine} -- CMD"));
+        self.note(&format!("  creel shell {machine}"));
+        if let Some(run) = &self.recorded_as {
+            self.note(&format!("  creel logs {run}"));
+        }
+        self.busy("keeping the machine");
+        Ok(())
     }
 
     async fn record(&mut self, record: &Record) -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::workflow::source::Repository;
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// `K=V` pairs of a repeatable flag.
-pub(super) fn pairs(flag: &str, values: &[String]) -> Result<Vec<(String, String)>, Failure> {
+pub(in crate::cli) fn pairs(flag: &str, values: &[String]) -> Result<Vec<(String, String)>, Failure> {
     values
         .iter()
         .map(|value| match value.split_once('=') {
@@ -58,15 +58,25 @@ fn secret_file(name: &str, path: &Path) -> Result<String, Failure> {
 
 /// The trigger that the flags describe.
 pub(super) fn trigger(arguments: &RunArgs, repository: Option<&Repository>) -> Result<Trigger, Failure> {
-    let branch = arguments.branch.clone().or_else(|| repository.and_then(|found| found.branch.clone()));
     let inputs = pairs("--input", &arguments.input)?;
     if arguments.event != EventArg::Manual && !inputs.is_empty() {
         return Err(Failure::usage("--input belongs to a manual run; leave --event out".to_owned()));
     }
+    trigger_of(arguments.event, arguments.branch.clone(), inputs, repository)
+}
+
+/// The trigger of an event on `branch`, or else on the one that is checked out.
+pub(in crate::cli) fn trigger_of(
+    event: EventArg,
+    branch: Option<String>,
+    inputs: Vec<(String, String)>,
+    repository: Option<&Repository>,
+) -> Result<Trigger, Failure> {
+    let branch = branch.or_else(|| repository.and_then(|found| found.branch.clone()));
     let needed = |event: &str| {
         Failure::usage(format!("--event {event} needs a branch, and none is checked out: give --branch"))
     };
-    Ok(match arguments.event {
+    Ok(match event {
         EventArg::Manual => {
             let git_ref = branch.as_deref().map(GitRef::parse);
             Trigger { kind: TriggerKind::Manual { git_ref, inputs }, changed_paths: None }

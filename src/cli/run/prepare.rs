@@ -5,15 +5,15 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
+use super::place::{Images, NoImage};
 use super::select::Selected;
-use crate::cli::exit::Exit;
 use crate::cli::failure::{Failure, with_causes};
 use crate::engine::{
-    Action, EngineKind, ImageFacts, Manifest, Plan, PlanError, PlanInput, RunFacts, Secret, SourceKind,
-    Trigger, WorkflowId,
+    Action, EngineKind, Manifest, Plan, PlanError, PlanInput, RunFacts, SourceKind, Trigger, WorkflowId,
 };
+use crate::exit::Exit;
 use crate::host::tmpfile::anonymous_file;
-use crate::image::{ImageError, ImageStore};
+use crate::image::ImageError;
 use crate::runtime::{MachineId, Outcome, Tenant};
 use crate::workflow::Job;
 use crate::workflow::source::{GitError, Repository, SourceError, Tree, write_archive};
@@ -26,11 +26,10 @@ pub(super) struct Shared<'a> {
     pub tree: Tree,
     /// `--env`: over the file's own environment.
     pub environment: &'a [(String, String)],
-    pub secrets: &'a [(String, Secret)],
     /// `--image`.
     pub image: Option<&'a str>,
     pub default_image: &'a str,
-    pub images: &'a ImageStore,
+    pub images: &'a Images,
     /// Where the source disk's bytes live, without a name.
     pub scratch: &'a Path,
     pub deadline: Instant,
@@ -51,14 +50,11 @@ impl Shared<'_> {
         let image_name = self.image.or(named).unwrap_or(self.default_image).to_owned();
         let image = match manifest.engine.value {
             EngineKind::Microvm => {
-                let image = self.images.resolve(&image_name).map_err(|error| {
-                    nixos_not_yet(&manifest, &error).unwrap_or_else(|| image_failure(&error))
-                })?;
-                Some(ImageFacts {
-                    name: image.name,
-                    shell: image.spec.shell,
-                    base_config_hash: image.spec.base_config_hash,
-                })
+                let facts = self
+                    .images
+                    .facts(&image_name)
+                    .map_err(|error| not_yet(&manifest, &error).unwrap_or_else(|| error.failure()))?;
+                Some(facts)
             }
             EngineKind::Nixery | EngineKind::Docker | EngineKind::Kubernetes => None,
         };
@@ -71,17 +67,18 @@ impl Shared<'_> {
                 commit: self.repository.ok().and_then(|repository| repository.commit.clone()),
                 dirty: self.tree == Tree::Work,
             },
-            secrets: self.secrets.to_vec(),
         };
         let plan = crate::engine::plan(&manifest, &input).map_err(|error| {
-            let not_here = error.is_not_yet() || matches!(error, PlanError::NotNixos { .. });
+            let not_here = matches!(error, PlanError::NotNixos { .. });
             let exit = if not_here { Exit::HostCannot } else { Exit::Usage };
             Failure::new(exit, error.to_string())
         })?;
+        plan.runnable().map_err(Failure::host)?;
         let source = self.source(&plan)?;
         let run = MachineId::random().map_err(Failure::internal)?;
         Ok(Job {
             workflow_id: WorkflowId::new(run.as_str(), &plan.name).to_string(),
+            id: run,
             tenant: Tenant::local(rustix::process::getuid().as_raw()),
             plan,
             image: image_name,
@@ -131,22 +128,9 @@ impl Shared<'_> {
 
 /// A file with NixOS options names a NixOS image that this host hardly has; what stands in its way is
 /// that creel can't configure NixOS yet, and making the image would not help.
-fn nixos_not_yet(manifest: &Manifest, error: &ImageError) -> Option<Failure> {
-    let options = manifest.nixos_options();
-    let (first, ImageError::Unknown { name, .. }) = (options.first()?, error) else {
-        return None;
-    };
-    let keys: Vec<&str> = options.iter().map(|option| option.key).collect();
-    Some(Failure::new(
-        Exit::HostCannot,
-        format!(
-            "{}:{}:{}: NixOS configuration is not supported yet: `{}` (and there is no image `{name}`)",
-            manifest.file_name,
-            first.span.line,
-            first.span.column,
-            keys.join("`, `")
-        ),
-    ))
+fn not_yet(manifest: &Manifest, error: &NoImage) -> Option<Failure> {
+    let (not_yet, name) = (manifest.not_yet()?, error.unknown()?);
+    Some(Failure::host(format!("{not_yet} (and there is no image `{name}`)")))
 }
 
 /// A name that leads nowhere is input; an image that is broken or unreadable is this host's trouble.

@@ -1,6 +1,5 @@
 //! Runs jobs side by side and shows them.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +8,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::recorded::{self, Book};
 use crate::cli::context::Context;
-use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::render::{Screen, Style, WorkflowRenderer, summary};
 use crate::engine::Secret;
+use crate::exit::Exit;
 use crate::runtime::Runtime;
-use crate::state::log::{Limits, LogStore, Mask};
-use crate::workflow::{Job, Report};
+use crate::state::log::Mask;
+use crate::workflow::{Job, Report, Session};
 
 /// How long a renderer may go on after a run that was told to end.
 const LAST_OUTPUT: Duration = Duration::from_millis(300);
@@ -30,6 +30,8 @@ pub(super) struct Runs<'a> {
     pub cancel: CancellationToken,
     /// Several workflows: each line says whose it is.
     pub labelled: bool,
+    /// How long the machine of a workflow that has failed stays.
+    pub keep_failed: Option<Duration>,
 }
 
 impl Runs<'_> {
@@ -43,9 +45,8 @@ impl Runs<'_> {
         if mask.ignored() > 0 {
             self.screen.note("note: secrets of fewer than 3 bytes can't be masked in the output");
         }
-        // Until there is a scheduler with budgets: one machine a CPU.
-        let at_once = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let slots = Semaphore::new(at_once);
+        recorded::prune(self.context);
+        let slots = Semaphore::new(self.context.slots());
         let running = jobs.into_iter().map(|job| async {
             // The semaphore is never closed; without a slot there would be no run.
             let _slot = slots.acquire().await.map_err(Failure::internal)?;
@@ -55,10 +56,11 @@ impl Runs<'_> {
         let mut exits = Vec::new();
         for result in results {
             match result {
-                Ok(report) => {
+                Ok((report, recorded)) => {
                     exits.push(Exit::from(&report));
                     if self.screen.style() == Style::Text {
                         self.screen.note(summary::text(&report, self.screen.palette));
+                        self.screen.note(summary::way_in(&report, recorded));
                     }
                 }
                 Err(failure) => {
@@ -70,14 +72,17 @@ impl Runs<'_> {
         Ok(Exit::worst(exits))
     }
 
-    async fn one(&self, job: Job, mask: &Mask) -> Result<Report, Failure> {
-        let limits = Limits::of_step(self.context.max_step_log_bytes());
-        let log =
-            LogStore::anonymous(self.context.scratch()?, limits, mask.clone()).map_err(Failure::host)?;
-        let (events, event_queue) = mpsc::unbounded_channel();
+    /// The report, and whether the run is remembered.
+    async fn one(&self, job: Job, mask: &Mask) -> Result<(Report, bool), Failure> {
+        let book = Book::open(self.context, self.screen, &job, mask).await?;
+        let log = book.log().clone();
+        let (events, kept_events) = mpsc::unbounded_channel();
+        let (shown_events, event_queue) = mpsc::unbounded_channel();
         let names = job.plan.steps.iter().map(|step| step.name.clone()).collect();
         let workflow = job.plan.name.clone();
-        let mut renderer = WorkflowRenderer::new(Arc::clone(self.screen), workflow, self.labelled, names);
+        let run = book.run().cloned();
+        let mut renderer =
+            WorkflowRenderer::new(Arc::clone(self.screen), workflow, self.labelled, names).recorded_as(run);
         let follower = log.follow(0);
         let cancel = self.cancel.clone();
         // A task of its own: a reader that does not read holds up nothing but itself.
@@ -89,9 +94,18 @@ impl Runs<'_> {
             }
             shown
         });
-        let report = crate::workflow::run(&*self.runtime, job, &log, events, self.cancel.clone()).await;
+        let mut session =
+            Session::new(Arc::clone(&self.runtime), job, log.clone(), events, self.cancel.clone());
+        session.add_secrets(self.secrets).map_err(|error| Failure::usage(error.to_string()))?;
+        if let Some(limit) = self.keep_failed {
+            session = session.keeping_failed(limit);
+        }
+        // The events end with the session.
+        let (report, ()) = tokio::join!(crate::workflow::run(session), book.keep(kept_events, shown_events));
         self.end_showing(showing, &report).await;
         let report = summary::masked(report, mask);
+        let recorded = book.close(&report).await;
+        recorded::prune(self.context);
         if self.screen.style() == Style::Json {
             let line = format!("{}\n", summary::json(&report)).into_bytes();
             tokio::select! {
@@ -99,7 +113,7 @@ impl Runs<'_> {
                 () = self.interrupted(&report) => {}
             }
         }
-        Ok(report)
+        Ok((report, recorded))
     }
 
     /// Waits until all output is shown: for as long as the reader takes, unless somebody wants the run to end.

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::bounded::read_text;
+use super::bounded::read_bytes;
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
-use crate::engine::{Manifest, Match, Trigger};
+use crate::engine::{Manifest, ManifestErrors, Match, Trigger};
 use crate::text::printable;
 
 /// Where Tangled looks for workflows, from the repository's root.
-const WORKFLOWS_DIRECTORY: &str = ".tangled/workflows";
+pub(in crate::cli) const WORKFLOWS_DIRECTORY: &str = ".tangled/workflows";
 
 /// A workflow file is a page of text; this keeps a mistyped path from being read into memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -21,6 +21,23 @@ pub(super) struct Selected {
     /// The file's name without folder and ending.
     pub name: String,
     pub manifest: Manifest,
+}
+
+/// A file that was looked at.
+#[derive(Debug)]
+pub(in crate::cli) struct Read {
+    /// The file's name without folder and ending.
+    pub name: String,
+    /// As messages call it.
+    pub file: String,
+    pub manifest: Result<Manifest, Broken>,
+}
+
+/// Why a file is no workflow.
+#[derive(Debug)]
+pub(in crate::cli) enum Broken {
+    Unreadable(io::Error),
+    Wrong(ManifestErrors),
 }
 
 /// What was found, and what was left out because its `when` does not match.
@@ -115,13 +132,36 @@ fn by_name(name: &str, found: &[PathBuf], directory: &Path) -> Result<PathBuf, F
 }
 
 fn parse(path: &Path) -> Result<Selected, Failure> {
+    let read = read(path);
+    let manifest = read.manifest.map_err(|error| match error {
+        Broken::Unreadable(error) => Failure::usage(format!("failed to read `{}`: {error}", read.file)),
+        Broken::Wrong(errors) => Failure::usage(errors.render().trim_end()),
+    })?;
+    Ok(Selected { name: read.name, manifest })
+}
+
+/// Reads every workflow file of the repository at `root`, in the order of their names.
+///
+/// # Errors
+/// When there is no such folder.
+pub(in crate::cli) fn read_all(root: &Path) -> Result<Vec<Read>, Failure> {
+    let found = files_of(&root.join(WORKFLOWS_DIRECTORY))?;
+    Ok(found.iter().map(|path| read_as(path, path.strip_prefix(root).unwrap_or(path))).collect())
+}
+
+fn read(path: &Path) -> Read {
+    read_as(path, path)
+}
+
+/// Reads the file at `path`, and calls it `shown`.
+fn read_as(path: &Path, shown: &Path) -> Read {
     // git stores any byte in a name.
-    let shown = printable(&path.display().to_string());
-    let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("failed to read `{shown}`: {error}"));
-    let text = read_text(path, MAX_FILE_BYTES).map_err(|error| failed(&error))?;
-    let manifest =
-        Manifest::parse(&shown, &text).map_err(|errors| Failure::usage(errors.render().trim_end()))?;
-    Ok(Selected { name: stem(path), manifest })
+    let file = printable(&shown.display().to_string());
+    let manifest = match read_bytes(path, MAX_FILE_BYTES) {
+        Ok(bytes) => Manifest::parse_bytes(&file, &bytes).map_err(Broken::Wrong),
+        Err(error) => Err(Broken::Unreadable(error)),
+    };
+    Read { name: stem(path), file, manifest }
 }
 
 fn stem(path: &Path) -> String {

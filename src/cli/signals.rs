@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 ///
 /// # Errors
 /// When the handlers can't be installed.
-pub(super) fn cancel_on_signals(token: CancellationToken) -> Result<(), Failure> {
+pub(in crate::cli) fn cancel_on_signals(token: CancellationToken) -> Result<(), Failure> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals = signal(kind).map_err(Failure::internal)?;
         let token = token.clone();
