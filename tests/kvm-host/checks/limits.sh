@@ -1,0 +1,184 @@
+# shellcheck shell=bash disable=SC2009,SC2034,SC2154
+# Each way for a machine to come to a bad end has words of its own, and is the end of that machine alone.
+
+# A machine that none of this may touch: created first, asked after each end.
+neighbour_answers() {
+    local dead=$id
+    shared main
+    same "$(qemu_of "$id")" "$(cat "$state/neighbour")" "the neighbour's QEMU"
+    answers "$id"
+    id=$dead
+}
+
+a_neighbour_is_there() {
+    shared main
+    qemu_of "$id" >"$state/neighbour"
+    answers "$id"
+}
+
+neighbour_is_alone() { [[ $(compgen -G "$holder/m-*") == "$holder/m-$(cat "$state/machine.main")" ]]; }
+
+# Seconds from the kernel's last OOM kill to the end that creeld gave machine $1. The kernel's log and ended_at both have
+# microseconds; the former's clock is the monotonic one, which is put beside the wall clock by the journal.
+seconds_from_kill_to_verdict() {
+    local killed_us ended_us
+    killed_us=$(journalctl -k -o json --since="@$mark" | jq -r 'select(.MESSAGE | test("Killed process")) |
+        (.__REALTIME_TIMESTAMP | tonumber) - (.__MONOTONIC_TIMESTAMP | tonumber) + (._SOURCE_MONOTONIC_TIMESTAMP | tonumber)' |
+        tail -n 1)
+    ended_us=$(date -d "$(field "$1" .ended_at)" +%s%6N)
+    awk -v killed="$killed_us" -v ended="$ended_us" 'BEGIN { printf "%.3f", (ended - killed) / 1e6 }'
+}
+
+over_its_memory_limit_a_machine_dies_alone_within_a_second() {
+    mark
+    created --memory-limit-mib 130
+    same "$(cat "$holder/m-$id/vm/memory.max")" $((130 << 20)) "memory.max"
+    expect 1 creel exec "$id" -- awk "$(hold_mib 180)"
+    has "$err" "out of memory (the machine's limit of 130 MiB; peak 130 MiB)"
+    ended_as "$id" "out of memory (the machine's limit of 130 MiB; peak 130 MiB)"
+    local seconds
+    seconds=$(seconds_from_kill_to_verdict "$id")
+    echo "    $seconds s from the kernel's kill to the verdict"
+    record_note "out of memory: $seconds s from the kernel's kill to creeld's verdict"
+    awk -v seconds="$seconds" 'BEGIN { exit !(seconds >= 0 && seconds < 1) }'
+    journalctl -k --since="@$mark" -o short-monotonic --no-hostname | grep -E 'oom-kill|Killed process|oom.group' |
+        cut -c1-200 | tee "$out"
+    has "$out" "m-$id/vm"
+    # The kernel took vm/ and nothing else, with vhost's own thread: the keeper was there to say so.
+    same "$(grep 'Killed process' "$out" | grep -cvE '\((qemu-system-x86|vhost-[0-9]+)\)' || true)" 0 \
+        "kills of others than QEMU"
+    neighbour_answers
+}
+
+a_guest_that_kills_a_process_of_the_step_goes_on() {
+    created
+    if ! expect 1 creel exec "$id" -- awk "$(hold_mib 400)"; then
+        faulted
+        created
+        expect 1 creel exec "$id" -- awk "$(hold_mib 400)"
+    fi
+    has "$err" "out of memory (the guest kernel killed a process of this step)"
+    # Where there is room it ends well, and the machine lives on.
+    expect 0 creel exec "$id" -- awk "$(hold_mib 20)"
+    has "$out" held
+    same "$(field "$id" .state)" ready "its state"
+    expect 0 creel rm -f "$id"
+    neighbour_answers
+}
+
+a_guest_kernel_out_of_memory_is_a_panic_with_its_words() {
+    local images=/var/lib/creel/images
+    if [[ ! -e $images/panicky ]]; then
+        cp -rL "$images/tiny" "$images/panicky"
+        sed -i 's/quiet/quiet sysctl.vm.panic_on_oom=1/' "$images/panicky/spec.json"
+    fi
+    created --image panicky
+    expect 125 creel exec "$id" -- awk "$(hold_mib 400)"
+    has "$err" "machine crashed (guest reset or panic)"
+    grep -qi "out of memory" "$err"
+    ended_as "$id" "machine crashed (guest reset or panic)"
+    neighbour_answers
+}
+
+qemu_killed_by_a_signal_is_told_with_its_number() {
+    local signal
+    for signal in 9 15; do
+        created
+        creel exec "$id" -- sleep 600 >"$state/exec" 2>&1 &
+        local exec_pid=$! status=0
+        eventually 10 executing "$id"
+        kill "-$signal" "$(qemu_of "$id")"
+        wait "$exec_pid" || status=$?
+        cat "$state/exec"
+        same "$status" 125 "exit code of the exec under it"
+        has "$state/exec" "machine crashed (QEMU: signal $signal)"
+        ended_as "$id" "machine crashed (QEMU: signal $signal)"
+    done
+    neighbour_answers
+}
+
+the_keeper_killed_is_told() {
+    created
+    kill -KILL "$(keeper_of "$id")"
+    eventually 20 ended "$id"
+    field "$id" .ended_as
+    gone "$id"
+    neighbour_answers
+}
+
+too_few_processes_are_told_with_the_limit() {
+    configured '[cgroups]' 'max_pids = 4'
+    local status=0
+    creel create >"$out" 2>"$err" || status=$?
+    cat "$err"
+    configured
+    same "$status" 125 "exit code"
+    has "$err" "the machine's limit of 4 processes and threads"
+    eventually 5 neighbour_is_alone
+    # With the package's configuration it works again.
+    created
+    expect 0 creel rm -f "$id"
+    neighbour_answers
+}
+
+a_full_disk_of_the_host_is_told() {
+    local small=/var/lib/creel/small
+    mkdir -p "$small"
+    truncate -s 96M "$state/small.ext4"
+    mke2fs -q -t ext4 "$state/small.ext4"
+    mount -o loop "$state/small.ext4" "$small"
+    configured '[cache]' "dir = \"$small/cache\""
+    created
+    configured
+    expect 125 timeout 60 creel exec "$id" -- sh -c 'dd if=/dev/zero of=/workspace/big bs=1M count=400 && sync'
+    has "$err" "host disk full"
+    ended_as "$id" "host disk full"
+    df -h "$small" | tail -n 1
+    umount "$small"
+    rmdir "$small"
+    neighbour_answers
+}
+
+usage_is_on_verdicts() {
+    # What is in the host's cache already costs no reading. Writing is not asked for: what a guest writes to its throw-away
+    # disk stays in that cache, and the kernel may count it for who made the file.
+    echo 3 >/proc/sys/vm/drop_caches
+    created
+    expect 0 creel exec "$id" -- sh -c 'dd if=/dev/zero of=/workspace/some bs=1M count=16 && sync'
+    expect 0 creel rm "$id"
+    field "$id" '.verdict.usage.machine' | tee "$out"
+    local figure
+    for figure in cpu_us peak_memory_kib memory_limit_kib read_bytes peak_pids cpu_pressure_us; do
+        echo "    $figure: $(jq ".$figure" "$out")"
+        jq -e ".$figure > 0" "$out" >/dev/null
+    done
+}
+
+# What running a guest costs beside the guest's own memory: the reason for the default of `cgroups.memory_overhead`.
+a_guest_that_uses_all_its_memory_stays_below_its_limit() {
+    local mib=256 used_kib
+    created --memory-mib "$mib"
+    # Memory of programs first, then what is left as the guest's page cache.
+    expect 0 creel exec "$id" -- awk "$(hold_mib $((mib / 2)))"
+    expect 0 creel exec "$id" -- dd if=/dev/zero of=/workspace/fill bs=1M count=700
+    grep -E '^(anon|file|kernel|shmem|pagetables|percpu|sock) ' "$holder/m-$id/vm/memory.stat"
+    used_kib=$(awk '/^(anon|shmem|kernel) / { sum += $2 } END { printf "%d", sum / 1024 }' "$holder/m-$id/vm/memory.stat")
+    record_note "a full guest of $mib MiB: $((used_kib / 1024)) MiB that can't be reclaimed, peak \
+$(($(cat "$holder/m-$id/vm/memory.peak") >> 20)) MiB with page cache, limit $(($(cat "$holder/m-$id/vm/memory.max") >> 20)) MiB"
+    # A guest that was not full would show nothing.
+    ((used_kib >= mib * 1024))
+    ((used_kib < (mib + 160) * 1024))
+    same "$(field "$id" .state)" ready "its state"
+    expect 0 creel rm -f "$id"
+}
+
+check 60 a_neighbour_is_there
+check 120 a_guest_that_uses_all_its_memory_stays_below_its_limit
+check 90 over_its_memory_limit_a_machine_dies_alone_within_a_second
+check 90 a_guest_that_kills_a_process_of_the_step_goes_on
+check 90 a_guest_kernel_out_of_memory_is_a_panic_with_its_words
+check 120 qemu_killed_by_a_signal_is_told_with_its_number
+check 60 the_keeper_killed_is_told
+check 90 too_few_processes_are_told_with_the_limit
+check 120 a_full_disk_of_the_host_is_told
+check 60 usage_is_on_verdicts
