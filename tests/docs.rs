@@ -3,10 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't read its own repository has failed")]
 
+#[path = "docs/configuration.rs"]
+mod configuration;
+#[path = "docs/shell.rs"]
+mod shell;
+
 use std::path::{Path, PathBuf};
 
-use clap::Parser as _;
+use clap::CommandFactory as _;
 use creel::cli::args::Cli;
+use creel::cli::manual::examples;
 use creel::engine::{ImageFacts, Manifest, PlanInput, RunFacts, SourceKind, Trigger, plan};
 
 fn pages() -> Vec<(PathBuf, String)> {
@@ -46,9 +52,9 @@ fn assert_plans(name: &str, text: &str) {
         facts: RunFacts::default(),
         image: Some(ImageFacts { name: "tiny".into(), shell: "/bin/sh".into(), base_config_hash: None }),
         source: SourceKind::Disk { commit: None, dirty: false },
-        secrets: Vec::new(),
     };
-    plan(&manifest, &input).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let plan = plan(&manifest, &input).unwrap_or_else(|error| panic!("{name}: {error}"));
+    plan.runnable().unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -70,28 +76,45 @@ fn every_example_can_be_run() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files: Vec<PathBuf> =
         std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> =
+        files.into_iter().filter(|file| file.extension().is_some_and(|it| it == "yml")).collect();
     assert!(!files.is_empty());
     for path in files {
         assert_plans(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());
     }
 }
 
+/// Whether a program takes the words, its name first.
+fn assert_taken(place: &str, program: clap::Command, words: &[String]) {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    if let Err(error) = program.try_get_matches_from(words) {
+        let shown = matches!(error.kind(), DisplayHelp | DisplayVersion);
+        assert!(shown, "{place}: {}\n{error}", words.join(" "));
+    }
+}
+
+fn programs() -> [clap::Command; 2] {
+    [Cli::command(), creel::daemon::command_line()]
+}
+
 #[test]
 fn every_command_line_in_the_docs_is_one_that_creel_takes() {
     let mut seen = 0;
     for (path, text) in pages() {
-        for (line, block) in blocks(&text, "console") {
-            for command in block.lines().filter_map(|line| line.strip_prefix("$ creel ")) {
-                // What a shell would do with the rest of the line is not creel's.
-                let command = command.split(['|', '>', '#', ';', '&']).next().unwrap_or_default();
-                let words = command.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-                let parsed = Cli::try_parse_from(std::iter::once("creel").chain(words));
-                if let Err(error) = parsed {
-                    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
-                    let shown = matches!(error.kind(), DisplayHelp | DisplayVersion);
-                    assert!(shown, "{}:{line}: creel {command}\n{error}", path.display());
+        let shown = blocks(&text, "console").into_iter().map(|(line, block)| {
+            let commands = block.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned);
+            (line, commands.collect::<Vec<_>>())
+        });
+        let scripts = blocks(&text, "sh").into_iter();
+        let scripts = scripts.map(|(line, block)| (line, block.lines().map(str::to_owned).collect()));
+        for (line, commands) in shown.chain(scripts) {
+            for command in &commands {
+                for program in programs() {
+                    for words in shell::of_program(command, program.get_name()) {
+                        assert_taken(&format!("{}:{line}", path.display()), program.clone(), &words);
+                        seen += 1;
+                    }
                 }
-                seen += 1;
             }
         }
     }
@@ -99,11 +122,19 @@ fn every_command_line_in_the_docs_is_one_that_creel_takes() {
 }
 
 #[test]
-fn every_setting_is_documented() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    let text = std::fs::read_to_string(page).unwrap();
-    for key in creel::config::KEYS {
-        let row = format!("| `{}.{}` | `{}` |", key.section, key.name, key.variable());
-        assert!(text.contains(&row), "docs/configuration.md lacks the row {row}");
+fn every_example_of_help_is_one_that_creel_takes() {
+    fn walk(command: &clap::Command, seen: &mut usize) {
+        for example in examples(command) {
+            for program in programs() {
+                for words in shell::of_program(&example, program.get_name()) {
+                    assert_taken(command.get_name(), program.clone(), &words);
+                    *seen += 1;
+                }
+            }
+        }
+        command.get_subcommands().for_each(|sub| walk(sub, seen));
     }
+    let mut seen = 0;
+    programs().iter().for_each(|program| walk(program, &mut seen));
+    assert!(seen > 20, "help shows commands");
 }

@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use crate::harness::{Repository, Run, Sandbox, TINY, World, workflow};
 
-/// The command with a cache directory of `size` (as tmpfs takes it), in a mount namespace of its own: nothing is
-/// left to unmount.
+/// The command with a cache directory of `size`.
 fn with_cache_of(size: &str, sandbox: &Sandbox, creel: &Command) -> Command {
+    with_disk_of(size, "CREEL_CACHE__DIR", sandbox, creel)
+}
+
+/// The command with a directory of `size` (as tmpfs takes it), in a mount namespace of its own: nothing is left to
+/// unmount.
+fn with_disk_of(size: &str, directory: &str, sandbox: &Sandbox, creel: &Command) -> Command {
     let mut command = Command::new("unshare");
     sandbox.settle_in(&mut command);
     if !rustix::process::geteuid().is_root() {
         command.arg("--map-root-user");
     }
-    let mount = r#"mount -t tmpfs -o "size=$1" cache "$CREEL_CACHE__DIR" && shift && exec "$@""#;
-    command.args(["--mount", "sh", "-c", mount, "sh", size]).arg(creel.get_program()).args(creel.get_args());
+    let mount = format!(r#"mount -t tmpfs -o "size=$1" disk "${directory}" && shift && exec "$@""#);
+    command.args(["--mount", "sh", "-c", &mount, "sh", size]).arg(creel.get_program()).args(creel.get_args());
     if let Some(directory) = creel.get_current_dir() {
         command.current_dir(directory);
     }
@@ -73,11 +78,17 @@ fn no_room_for_the_log_is_a_full_host_disk() {
     let sandbox = Sandbox::new(world);
     let write = "echo writing\nhead -c 62914560 /dev/zero | tr '\\0' x\necho written";
     let creel = sandbox.workflow(&workflow(TINY, &[("write", write), ("next", "true")]));
-    let run = Run::start(with_cache_of("40m", &sandbox, &creel));
+    // What is remembered of it is seen on the same disk only.
+    let mut and_then_listed = Command::new("sh");
+    and_then_listed.args(["-c", r#""$@"; code=$?; "$1" ps -a >&2; exit $code"#, "sh"]);
+    and_then_listed.arg(creel.get_program()).args(creel.get_args());
+    let run = Run::start(with_disk_of("40m", "CREEL_STATE__DIR", &sandbox, &and_then_listed));
     let since = run.wait_for_stdout("writing");
     let ended = run.finish();
     ended
         .expect_code(125)
         .expect_stderr("step `write`: host disk full")
         .expect_within(Duration::from_secs(60), since);
+    let listed = ended.stderr.lines().last().unwrap_or_default();
+    assert!(listed.contains("ended") && listed.contains("host disk full"), "{}", ended.said());
 }

@@ -7,18 +7,31 @@
 
 mod harness;
 
+mod attached;
 mod bad_input;
+mod bytes;
 mod console;
+mod copying;
 mod crowd;
+mod cuts;
+mod daemon;
 mod deadlines;
+mod debian;
 mod disk_full;
 mod documents;
+mod exec_ends;
+mod grpc;
 mod guest_ends;
+mod image_care;
 mod json;
+mod keep;
+mod logs;
 mod ordinary_user;
 mod output;
+mod reach;
 mod secrets;
 mod selection;
+mod shell;
 mod signals;
 mod step_ends;
 mod sudden_death;

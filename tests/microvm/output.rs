@@ -2,28 +2,16 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Repository, Run, Sandbox, World};
+use crate::harness::{Noise, Repository, Run, Sandbox, World};
 
 const BYTES: usize = 20 << 20;
-
-/// Bytes of which no part repeats (Marsaglia's xorshift64), so that anything lost, doubled or moved shows.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.take(bytes / 8).flatten().collect()
-}
 
 #[test]
 fn twenty_mebibytes_of_output_arrive_complete_and_in_order() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);
     let repository = Repository::create(sandbox.work_dir().join("project"));
-    let sent = noise(BYTES);
+    let sent = Noise::take(BYTES);
     repository.write("noise", &sent);
     repository.write("ci.yml", "engine: microvm\nimage: tiny\nwhen:\n  - event: manual\nsteps:\n  - name: say\n    command: cat noise\n");
     repository.commit();

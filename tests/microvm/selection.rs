@@ -63,3 +63,37 @@ fn workflows_that_are_named_run_side_by_side_whatever_their_when_says() {
     lines.sort_unstable();
     assert_eq!(lines, ["[by-hand] ran by-hand", "[on-push] ran on-push"], "{}", ended.said());
 }
+
+#[test]
+fn what_an_event_would_run_is_listed_without_running_it() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let repository = repository(&sandbox);
+    let list = |arguments: &[&str]| {
+        let mut command = sandbox.creel(["workflow", "ls"]);
+        command.args(arguments).current_dir(repository.path.join(".tangled"));
+        Run::start(command).finish()
+    };
+    let ended = list(&["--event", "push"]);
+    ended.expect_code(0);
+    let runs: Vec<String> =
+        ended.text().lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        runs,
+        [
+            "NAME ENGINE IMAGE STEPS RUNS",
+            "by-hand microvm tiny 1 no: when[0]: runs on manual, not on push",
+            "on-push microvm tiny 1 yes",
+            "on-request microvm tiny 1 no: when[0]: runs on pull_request, not on push",
+        ],
+        "{}",
+        ended.said()
+    );
+    repository
+        .write(".tangled/workflows/broken.yml", "engine: microvm\nwhen: [{event: manual}]\nsteps: [{}]\n");
+    let ended = list(&["--json"]);
+    ended.expect_code(2);
+    let rows: serde_json::Value = serde_json::from_str(&ended.text()).expect("JSON");
+    assert_eq!(rows[0]["problems"][0]["line"], 3, "{rows}");
+    assert_eq!(rows[1]["matches"], true, "{rows}");
+}

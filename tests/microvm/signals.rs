@@ -72,6 +72,9 @@ fn sigkill_leaves_nothing_after_two_seconds() {
             sandbox.expect_no_process_within(Duration::from_secs(2));
             sandbox.start_step(TINY, "true").finish().expect_code(0);
         }
+        // Whoever looks next removes the socket on which the run was reached; there is nobody to list.
+        let listed = sandbox.creel(["ps", "--json"]).output().expect("creel runs");
+        assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "[]");
         sandbox.expect_nothing_left_within(Duration::from_secs(2));
     }
 }

@@ -67,6 +67,20 @@ impl Capture {
         state.closed.then(|| std::mem::take(&mut state.bytes))
     }
 
+    /// Whether so many bytes came within `limit`.
+    pub fn wait_for_bytes(&self, bytes: usize, limit: Duration) -> bool {
+        let (state, changed) = &*self.0;
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |state: &mut Captured| !state.closed && state.bytes.len() < bytes;
+        let (state, _) =
+            changed.wait_timeout_while(state, limit, waiting).unwrap_or_else(PoisonError::into_inner);
+        state.bytes.len() >= bytes
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.len()
+    }
+
     /// What has come so far.
     pub fn so_far(&self) -> String {
         let state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,12 @@
-//! The images of the tests: `tiny`, and two that boot with an init of their own.
+//! The images of the tests: `tiny`, two that boot with an init of their own, and Debian for those that ask for it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
-use super::world::World;
+use super::world::{World, required, search_path};
 
 /// The agent is PID 1.
 pub const TINY: &str = "tiny";
@@ -16,6 +17,12 @@ pub const SERVICE: &str = "tiny-service";
 
 /// The same, with a kernel that panics before the agent is started.
 pub const SERVICE_DIES_AT_BOOT: &str = "tiny-dies-at-boot";
+
+/// With compilers and what else projects are built with.
+pub const DEBIAN: &str = "debian";
+
+/// The base system alone: less to fetch and unpack.
+pub const DEBIAN_MINIMAL: &str = "debian-minimal";
 
 const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -69,6 +76,48 @@ pub fn build_all(world: &World) {
         }
         build(world, name, Some(&overlay));
     }
+}
+
+/// Builds [`DEBIAN`], unless its packages are those of last time. False, and the reason on stderr, where mmdebstrap can't
+/// make a root.
+///
+/// # Panics
+/// When it has to ([`required`]), or the build fails.
+pub fn debian(world: &World) -> bool {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    *BUILT.get_or_init(|| build_debian(world, &["--name", DEBIAN]))
+}
+
+/// The same for [`DEBIAN_MINIMAL`].
+pub fn debian_minimal(world: &World) -> bool {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    *BUILT.get_or_init(|| build_debian(world, &["--name", DEBIAN_MINIMAL, "--minimal"]))
+}
+
+fn build_debian(world: &World, arguments: &[&str]) -> bool {
+    let program = "mmdebstrap";
+    if !search_path().iter().any(|directory| directory.join(program).is_file()) {
+        let why = format!("{program} is not installed; run `scripts/setup --test`");
+        assert!(!required(), "no Debian image can be built here: {why}");
+        eprintln!("skipped: {why}");
+        return false;
+    }
+    let mut command = Command::new(&world.program);
+    command
+        .args(["image", "build", "debian"])
+        .args(arguments)
+        .env("CREEL_IMAGES__DIR", &world.images)
+        .env("CREEL_KIT__DIR", &world.kit);
+    let output = command.output().expect("creel image build starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    // An ordinary user needs subordinate ids, which a test can't give itself.
+    if said.contains("can't be made by this user") {
+        assert!(!required(), "{said}");
+        eprintln!("skipped: {said}");
+        return false;
+    }
+    assert!(output.status.success(), "{arguments:?} was not built ({}):\n{said}", output.status);
+    true
 }
 
 fn build(world: &World, name: &str, overlay: Option<&Path>) {

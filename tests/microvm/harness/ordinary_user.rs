@@ -59,6 +59,8 @@ impl OrdinaryUser {
             .env_clear()
             .env("PATH", path)
             .env("HOME", &self.home)
+            // A daemon of this host is none of the test's.
+            .env("CREEL_DAEMON__SOCKET", self.home.join("creel.sock"))
             .current_dir(directory);
         command
     }

@@ -57,6 +57,32 @@ impl Run {
         })
     }
 
+    /// When creel had said `text` itself.
+    pub fn wait_for_stderr(&self, text: &str) -> Instant {
+        self.stderr.wait_for(text, PATIENCE).unwrap_or_else(|| {
+            panic!("never said `{text}`:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far())
+        })
+    }
+
+    /// Waits until the steps have said so many bytes.
+    pub fn wait_for_stdout_bytes(&self, bytes: usize) {
+        assert!(self.stdout.wait_for_bytes(bytes, PATIENCE), "never said so much:\n{}", self.stderr.so_far());
+    }
+
+    /// How much the steps have said so far.
+    pub fn stdout_len(&self) -> usize {
+        self.stdout.len()
+    }
+
+    pub fn is_running(&self) -> bool {
+        wait_for_exit(&pidfd(self.pid()), Duration::ZERO).is_none()
+    }
+
+    /// What creel has said of the run so far.
+    pub fn stderr_so_far(&self) -> String {
+        self.stderr.so_far()
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -71,10 +97,15 @@ impl Run {
     }
 
     /// Waits until it has ended.
-    pub fn finish(mut self) -> Ended {
-        let ended = wait_for_exit(&pidfd(self.pid()), PATIENCE);
+    pub fn finish(self) -> Ended {
+        self.finish_within(PATIENCE)
+    }
+
+    /// The same for what may take longer than a test should.
+    pub fn finish_within(mut self, limit: Duration) -> Ended {
+        let ended = wait_for_exit(&pidfd(self.pid()), limit);
         let Some(at) = ended else {
-            panic!("still runs after {PATIENCE:?}:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far());
+            panic!("still runs after {limit:?}:\n{}\n{}", self.stdout.so_far(), self.stderr.so_far());
         };
         let status = self.child.wait().expect("creel's status");
         // Whoever holds its streams open after its end was left behind.

@@ -67,6 +67,11 @@ impl Sandbox {
         self.root().join("cache")
     }
 
+    /// Where `creel` looks for a daemon, and a test's own creeld serves.
+    pub fn daemon_socket(&self) -> PathBuf {
+        self.root().join("creel.sock")
+    }
+
     /// Where the program is started; in no repository.
     pub fn work_dir(&self) -> PathBuf {
         self.root().join("work")
@@ -92,6 +97,8 @@ impl Sandbox {
             .env("CREEL_RUN__DIR", self.run_dir())
             .env("CREEL_CACHE__DIR", self.cache_dir())
             .env("CREEL_STATE__DIR", self.root().join("state"))
+            // A daemon of this host is none of the test's.
+            .env("CREEL_DAEMON__SOCKET", self.daemon_socket())
             .current_dir(self.work_dir());
     }
 
@@ -143,7 +150,7 @@ impl Sandbox {
             let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
             let below = |directory: &Path| path.strip_prefix(directory).ok();
             let kept = match (below(&self.run_dir()), below(&self.cache_dir())) {
-                (Some(path), _) => path == Path::new("lock"),
+                (Some(path), _) => path == Path::new("lock") || path == Path::new("creeld.lock"),
                 (_, Some(path)) => {
                     path == Path::new("kvm-proof.json")
                         || path.starts_with("volumes") && path.to_string_lossy().contains("/ext4-")
