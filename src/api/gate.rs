@@ -27,11 +27,11 @@ use bytes::{Buf, Bytes};
 use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::server::NamedService;
 use tonic::service::AxumBody;
+use tonic::{Code, Status};
 
 use super::connection::Caller;
 use super::convert::exec::MAX_INPUT_BYTES;
@@ -149,7 +149,8 @@ where
 }
 
 /// What is received of a call. A caller that gives it up has not closed its side, which would be heeded: hyper takes one
-/// for the other (RFC 9113, 5.4.2: RST_STREAM with CANCEL).
+/// for the other (RFC 9113, 5.4.2: RST_STREAM with CANCEL), and tonic's decoder does so with an error whose code is
+/// `CANCELLED` (`StreamingInner::poll_frame`).
 fn received(body: Body) -> impl Stream<Item = Result<Bytes, StdError>> + Send + 'static {
     unfold(Some(body), |body| async {
         let mut body = body?;
@@ -160,9 +161,11 @@ fn received(body: Body) -> impl Stream<Item = Result<Bytes, StdError>> + Send + 
                     // Trailers, of which a caller has none to say anything with.
                     Err(_) => continue,
                 },
-                Some(Err(status)) => Some((Err(status.into()), None)),
+                Some(Err(status)) if status.code() != Code::Cancelled => Some((Err(status.into()), None)),
                 None if body.is_end_stream() => None,
-                None => Some((Err(Status::cancelled("the caller has given the call up").into()), None)),
+                Some(Err(_)) | None => {
+                    Some((Err(Status::aborted("the caller has given the call up").into()), None))
+                }
             };
         }
     })
@@ -309,7 +312,9 @@ fn too_long(length: u32, bound: usize) -> Status {
 mod tests {
     use futures_util::FutureExt;
     use futures_util::stream;
-    use tonic::Code;
+    use tonic::Streaming;
+    use tonic::codec::Codec as _;
+    use tonic_prost::ProstCodec;
 
     use super::*;
 
@@ -359,27 +364,36 @@ mod tests {
         }
     }
 
-    /// What hyper makes of RST_STREAM: nothing comes any more, and yet its end has not come.
-    struct GivenUp;
+    /// A call that is given up, after its last message was read.
+    struct GivenUp(Option<Status>);
 
     impl http_body::Body for GivenUp {
         type Data = Bytes;
         type Error = Status;
 
         fn poll_frame(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _context: &mut Context<'_>,
         ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-            Poll::Ready(None)
+            Poll::Ready(self.0.take().map(Err))
         }
     }
 
     #[tokio::test]
     async fn a_call_that_is_given_up_is_not_one_whose_caller_has_said_all() {
-        let mut given_up = received(Body::new(GivenUp)).boxed();
-        let error = given_up.next().await.unwrap().unwrap_err();
-        assert_eq!(Status::from_error(error).code(), Code::Cancelled);
-        assert!(received(Body::empty()).boxed().next().await.is_none());
+        // What hyper makes of RST_STREAM (nothing comes any more, and yet its end has not come), and what tonic does.
+        for given_up in [GivenUp(None), GivenUp(Some(Status::cancelled("h2 protocol error")))] {
+            let error = decoded(Body::new(given_up)).message().await.unwrap_err();
+            assert_eq!(error.message(), "the caller has given the call up");
+        }
+        assert_eq!(decoded(Body::empty()).message().await.unwrap(), None);
+    }
+
+    /// By the decoder that reads all calls.
+    fn decoded(body: Body) -> Streaming<creel_proto::v1::ExecRequest> {
+        let mut codec = ProstCodec::<creel_proto::v1::ExecEvent, creel_proto::v1::ExecRequest>::default();
+        let body = Body::new(AxumBody::from_stream(received(body)));
+        Streaming::new_request(codec.decoder(), body, None, None)
     }
 
     #[tokio::test(start_paused = true)]
