@@ -56,6 +56,7 @@ struct Held {
     sent: OutputOffsets,
     /// All output was read up to its end, by that caller.
     output_over: bool,
+    /// The program's input was told its end. What a caller has announced and left with is not: the next one says it again.
     input_ended: bool,
     progress: Option<watch::Receiver<InputProgress>>,
     /// The caller that is attached was told of the input, which comes first.
@@ -255,10 +256,11 @@ impl Held {
     }
 
     /// Ends the input once all before its end is with the program.
-    fn end_input(&self, pending: &Pending) {
+    fn end_input(&mut self, pending: &Pending) {
         if let Some(writer) = self.owner.writer.as_ref().filter(|_| pending.end && pending.pieces.is_empty())
         {
             writer.end();
+            self.input_ended = true;
         }
     }
 
@@ -270,7 +272,7 @@ impl Held {
                 if writer.progress().borrow().closed {
                     return Ok(());
                 }
-                if self.input_ended {
+                if self.input_ended || pending.end {
                     return Err(Detached::InputAfterEnd);
                 }
                 let expected = writer.offset() + pending.bytes;
@@ -281,9 +283,7 @@ impl Held {
                     pending.push(bytes);
                 }
             }
-            Ask::CloseInput => {
-                (self.input_ended, pending.end) = (true, true);
-            }
+            Ask::CloseInput => pending.end = true,
             Ask::Resize(size) => {
                 if let Some(writer) = &self.owner.writer {
                     writer.resize(size);

@@ -188,6 +188,29 @@ async fn input_goes_on_where_the_former_caller_left_it() {
 }
 
 #[tokio::test]
+async fn an_end_that_was_not_reached_is_the_next_caller_s_to_say_again() {
+    let world = world(ScriptedSetup::Ready, [ScriptedExec::hangs()]);
+    let id = world.created().await;
+    let former = world.start(&id, "e", lingering(SOON)).await;
+    // As much as waits in the program's input, and a little that waits before it and goes with its caller.
+    let piece = Bytes::from(vec![7; 64 << 10]);
+    for number in 0..=(STREAM_WINDOW_BYTES / piece.len() as u64) {
+        let offset = number * piece.len() as u64;
+        former.asks.say(Ask::Input { offset, bytes: piece.clone() }).await;
+    }
+    former.asks.say(Ask::CloseInput).await;
+    // Taken by the owner only behind what was said before it.
+    former.asks.say(Ask::Resize(crate::runtime::TerminalSize { rows: 3, columns: 4 })).await;
+    drop(former);
+    let mut latter = world.attach(&id, 0).await.unwrap();
+    assert_eq!(latter.input_offset, STREAM_WINDOW_BYTES);
+    latter.asks.say(Ask::Input { offset: STREAM_WINDOW_BYTES, bytes: piece }).await;
+    latter.asks.say(Ask::CloseInput).await;
+    latter.asks.say(Ask::Cancel).await;
+    assert_eq!(ends(&mut latter.news).await, Outcome::Cancelled);
+}
+
+#[tokio::test]
 async fn callers_who_say_what_can_not_be_are_detached_by_name() {
     let acknowledged = |stdout| Ask::Acknowledge(OutputOffsets { stdout, stderr: 0 });
     let plain = Holding { linger: Some(SOON), acknowledges: false };
