@@ -22,8 +22,8 @@ const RESERVE_STEP_BYTES: usize = 64 << 10;
 /// Why a stream of frames can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("peer announced a message of {announced} bytes, over the limit of {MAX_MESSAGE_BYTES}")]
-    TooLong { announced: usize },
+    #[error("peer announced a message of {announced} bytes, over the limit of {most}")]
+    TooLong { announced: usize, most: usize },
     #[error("message of {size} bytes is over the limit of {MAX_MESSAGE_BYTES} and was not sent")]
     TooLongToSend { size: usize },
     #[error("peer sent a frame that is not an agent message: {0}")]
@@ -48,7 +48,7 @@ impl Decoder for FrameCodec {
         };
         let length = u32::from_be_bytes(*header) as usize;
         if length > MAX_MESSAGE_BYTES {
-            return Err(FrameError::TooLong { announced: length });
+            return Err(FrameError::TooLong { announced: length, most: MAX_MESSAGE_BYTES });
         }
         let missing = (HEADER_BYTES + length).saturating_sub(input.len());
         if missing > 0 {
@@ -100,7 +100,7 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_its_body_arrives() {
         let mut input = BytesMut::from(&u32::MAX.to_be_bytes()[..]);
         let error = FrameCodec.decode(&mut input).unwrap_err();
-        assert!(matches!(error, FrameError::TooLong { announced } if announced == u32::MAX as usize));
+        assert!(matches!(error, FrameError::TooLong { announced, .. } if announced == u32::MAX as usize));
         assert!(input.capacity() < 4096);
     }
 

@@ -10,6 +10,10 @@ use crate::runtime::STREAM_WINDOW_BYTES;
 /// How many execs may run in a machine at once.
 pub const MAX_EXECS: usize = 128;
 
+/// And how many that have no credit, in a machine whose agent knows none: each may hold two whole windows, and one that is
+/// not read stops the others, so that many are of no use.
+pub const MAX_PLAIN_EXECS: usize = 8;
+
 /// What one kind of stream may cost a machine's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {

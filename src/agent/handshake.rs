@@ -63,7 +63,7 @@ pub async fn handshake(
     bound: Duration,
     patience: Patience,
 ) -> Result<Greeted, HandshakeError> {
-    let mut wire: Wire = Framed::new(connection.stream, GuestCodec);
+    let mut wire: Wire = Framed::new(connection.stream, GuestCodec::default());
     let exchange = async {
         let hello = receive_hello(&mut wire).await?;
         let (terms, extensions) = Terms::agree(&hello);

@@ -89,7 +89,7 @@ impl Door {
     }
 
     async fn challenge(&self, connection: Connection) -> Result<Proven, NewcomerError> {
-        let mut wire: Wire = Framed::new(connection.stream, GuestCodec);
+        let mut wire: Wire = Framed::new(connection.stream, GuestCodec::default());
         match self.hear(&mut wire, "Hello").await? {
             Payload::Hello(hello) => self.same_agent(&hello)?,
             other => return Err(NewcomerError::Unexpected { wanted: "Hello", got: other.name() }),

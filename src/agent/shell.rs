@@ -17,8 +17,9 @@ use super::wire::{GuestCodec, Heard, Wire};
 use crate::runtime::ShellInput;
 use crate::transport::ByteStream;
 
-/// What a terminal shows at once. Much of it may wait for a reader, and of each machine's shells.
-const MAX_SHOWN_BYTES: usize = 64 << 10;
+/// What a terminal shows at once (upstream's agent: 32 KiB). Much of it may wait for a reader, and of each machine's
+/// shells.
+pub(super) const MAX_SHOWN_BYTES: usize = 64 << 10;
 
 /// How a shell's connection ended.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub async fn carry(
     output: mpsc::Sender<Bytes>,
     shown: &mut u64,
 ) -> ShellEnd {
-    let (sink, stream) = Wire::new(stream, GuestCodec).split();
+    let (sink, stream) = Wire::new(stream, GuestCodec::of_shell()).split();
     tokio::select! {
         end = show(stream, output, shown) => end,
         never = type_in(sink, input) => match never {},
@@ -57,7 +58,8 @@ async fn show(mut stream: SplitStream<Wire>, output: mpsc::Sender<Bytes>, shown:
                 }
                 Payload::PtyData(PtyData { data }) => {
                     *shown += data.len() as u64;
-                    if output.send(data).await.is_err() {
+                    // A copy: a slice of what was received keeps all that was received with it.
+                    if output.send(Bytes::copy_from_slice(&data)).await.is_err() {
                         return ShellEnd::Unread;
                     }
                 }

@@ -8,6 +8,7 @@ use bytes::{Buf as _, BytesMut};
 use creel_proto::{Envelope, FrameCodec, FrameError, MAX_MESSAGE_BYTES};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
+use super::shell::MAX_SHOWN_BYTES;
 use crate::transport::ByteStream;
 
 /// A connection of a guest's agent.
@@ -17,6 +18,9 @@ pub type Wire = Framed<Box<dyn ByteStream>, GuestCodec>;
 const LARGE_BYTES: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 4;
+
+/// An id and the keys of a message around what a terminal shows.
+const SHELL_OVERHEAD_BYTES: usize = 1 << 10;
 
 /// The numbers of exec_stdout, exec_stderr and pty_data in the contract.
 const OUTPUT_FIELDS: [u64; 3] = [5, 6, 16];
@@ -31,8 +35,24 @@ pub enum Heard {
 }
 
 /// [`FrameCodec`] for the host's end.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct GuestCodec;
+#[derive(Debug, Clone, Copy)]
+pub struct GuestCodec {
+    /// Longer messages are not waited for.
+    most: usize,
+}
+
+impl Default for GuestCodec {
+    fn default() -> Self {
+        Self { most: MAX_MESSAGE_BYTES }
+    }
+}
+
+impl GuestCodec {
+    /// For a shell's connection, of which a machine has several beside its agent's.
+    pub(super) fn of_shell() -> Self {
+        Self { most: MAX_SHOWN_BYTES + SHELL_OVERHEAD_BYTES }
+    }
+}
 
 impl Decoder for GuestCodec {
     type Item = Heard;
@@ -40,9 +60,12 @@ impl Decoder for GuestCodec {
 
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Heard>, FrameError> {
         if let Some(header) = input.first_chunk::<HEADER_BYTES>() {
-            let end = HEADER_BYTES + u32::from_be_bytes(*header) as usize;
-            let large = (HEADER_BYTES + LARGE_BYTES + 1..=HEADER_BYTES + MAX_MESSAGE_BYTES).contains(&end);
-            if large && input.get(HEADER_BYTES..end).is_some_and(|body| !is_output(body)) {
+            let announced = u32::from_be_bytes(*header) as usize;
+            if announced > self.most {
+                return Err(FrameError::TooLong { announced, most: self.most });
+            }
+            let end = HEADER_BYTES + announced;
+            if announced > LARGE_BYTES && input.get(HEADER_BYTES..end).is_some_and(|body| !is_output(body)) {
                 input.advance(end);
                 return Ok(Some(Heard::PassedOver));
             }
@@ -114,15 +137,18 @@ mod tests {
         ] {
             let mut input = framed(payload.clone());
             assert_eq!(
-                GuestCodec.decode(&mut input).unwrap(),
+                GuestCodec::default().decode(&mut input).unwrap(),
                 Some(Heard::Message(Envelope::new("id", payload)))
             );
         }
         let mut input =
             framed(BuiltPaths { paths: vec![String::new(); 500_000], ..Default::default() }.into());
         input.unsplit(framed(BuiltPaths { paths: vec!["x".into()], ..Default::default() }.into()));
-        assert_eq!(GuestCodec.decode(&mut input).unwrap(), Some(Heard::PassedOver));
-        assert!(matches!(GuestCodec.decode(&mut input).unwrap(), Some(Heard::Message(_))), "the next one is");
+        assert_eq!(GuestCodec::default().decode(&mut input).unwrap(), Some(Heard::PassedOver));
+        assert!(
+            matches!(GuestCodec::default().decode(&mut input).unwrap(), Some(Heard::Message(_))),
+            "the next one is"
+        );
         assert!(input.is_empty());
     }
 
@@ -133,7 +159,7 @@ mod tests {
             body.resize(LARGE_BYTES + 1, 0);
             let mut input = BytesMut::from(&u32::try_from(body.len()).unwrap().to_be_bytes()[..]);
             input.extend_from_slice(&body);
-            let _ = GuestCodec.decode(&mut input);
+            let _ = GuestCodec::default().decode(&mut input);
         }
     }
 }

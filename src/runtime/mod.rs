@@ -28,7 +28,7 @@ pub use observe::{
 };
 pub use retained::OffsetError;
 pub use shell::{
-    MAX_SHELL_INPUT_BYTES, SHELL_QUEUE, Shell, ShellError, ShellInput, ShellRequest, TerminalSize,
+    MAX_SHELL_INPUT_BYTES, MAX_SHELLS, SHELL_QUEUE, Shell, ShellError, ShellInput, ShellRequest, TerminalSize,
 };
 pub use streams::{
     ExecStreams, InputEvent, InputProgress, InputReader, InputWriter, OutputOffsets, OutputReader,

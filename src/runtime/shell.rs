@@ -6,8 +6,11 @@ use tokio_util::sync::DropGuard;
 
 use super::verdict::{Outcome, Verdict};
 
+/// How many shells a machine may have. Each has a terminal, a few processes in the guest, and a connection.
+pub const MAX_SHELLS: usize = 4;
+
 /// How many inputs, and how many pieces of output, wait before their sender does.
-pub const SHELL_QUEUE: usize = 16;
+pub const SHELL_QUEUE: usize = 4;
 
 /// How much one piece of input holds at most.
 pub const MAX_SHELL_INPUT_BYTES: usize = 8 << 10;

@@ -115,22 +115,33 @@ impl Output {
 pub struct OutputWriter(Arc<Output>);
 
 impl OutputWriter {
-    /// Waits while as much as [`STREAM_WINDOW_BYTES`] of the stream is not acknowledged.
+    /// Waits while as much as [`STREAM_WINDOW_BYTES`] of the stream is not acknowledged, and takes no byte beyond that.
+    /// Given up in the midst, it has taken a part.
     ///
     /// # Errors
     /// When the reader has gone; the bytes are counted nevertheless.
-    pub async fn send(&self, stream: Stream, bytes: &[u8]) -> Result<(), Gone> {
+    pub async fn send(&self, stream: Stream, mut bytes: &[u8]) -> Result<(), Gone> {
         let mut acknowledged = self.0.acknowledged.subscribe();
         loop {
             {
                 let mut state = self.0.state();
-                let fits = state.retained.held(lane(stream)) < STREAM_WINDOW_BYTES;
-                if fits || state.unread {
-                    state.push(stream, bytes);
+                let room = match state.unread {
+                    true => bytes.len(),
+                    false => {
+                        let room = STREAM_WINDOW_BYTES.saturating_sub(state.retained.held(lane(stream)));
+                        usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len())
+                    }
+                };
+                let (now, later) = bytes.split_at(room);
+                if !now.is_empty() {
+                    state.push(stream, now);
                     self.0.tell_acknowledged(&state);
                     self.0.readable.notify_one();
+                }
+                if later.is_empty() {
                     return if state.unread { Err(Gone) } else { Ok(()) };
                 }
+                bytes = later;
             }
             // The sender lives as long as we do.
             let _ = acknowledged.changed().await;

@@ -60,9 +60,12 @@ impl Host {
 
     /// Runs a program whose input is empty.
     pub(crate) fn run(&self, id: &str) -> OutputReader {
+        self.try_run(id).unwrap()
+    }
+
+    pub(crate) fn try_run(&self, id: &str) -> Result<OutputReader, StartError> {
         let (output, reader) = output();
-        self.begin(id, ExecStreams { input: None, output }).unwrap();
-        reader
+        self.begin(id, ExecStreams { input: None, output }).map(|()| reader)
     }
 
     pub(crate) fn run_with_input(&self, id: &str) -> (InputWriter, OutputReader) {

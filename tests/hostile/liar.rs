@@ -34,10 +34,14 @@ pub(crate) async fn greeted_with(extensions: &[&str], patience: Patience) -> (Ho
 }
 
 impl LyingAgent {
+    pub(crate) fn dials(dialer: memory::MemoryDialer) -> Self {
+        let wire = Framed::new(dialer.dial().unwrap(), FrameCodec);
+        Self { wire, dialer, key: Bytes::new() }
+    }
+
     /// Begins as it should.
     pub(crate) async fn greets(dialer: memory::MemoryDialer, extensions: &[&str]) -> Self {
-        let wire = Framed::new(dialer.dial().unwrap(), FrameCodec);
-        let mut agent = Self { wire, dialer, key: Bytes::new() };
+        let mut agent = Self::dials(dialer);
         agent.say(ids::HELLO, hello(extensions)).await;
         let Payload::Init(Init { machine_key, .. }) = agent.hear().await.payload else { panic!("no Init") };
         agent.key = machine_key;

@@ -14,3 +14,4 @@ mod lies;
 mod memory;
 mod proofs;
 mod silence;
+mod version_1;

@@ -6,14 +6,21 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::thread;
+use std::time::Duration;
 
 use creel::agent::Patience;
-use creel::agent::credit::{MAX_EXECS, OUTPUT};
-use creel::runtime::OutputReader;
-use creel_proto::Envelope;
+use creel::agent::credit::{MAX_EXECS, MAX_PLAIN_EXECS, OUTPUT};
+use creel::agent::shell::{ShellEnd, carry};
+use creel::runtime::{MAX_SHELLS, OutputReader, SHELL_QUEUE};
 use creel_proto::agent::{BuiltPaths, ExecState, ExecStderr, ExecStdout, ExecWindow, Message, PtyData};
+use creel_proto::names::extensions::EXEC_2;
+use creel_proto::names::ids;
+use creel_proto::{Envelope, FrameCodec};
+use futures_util::SinkExt as _;
 use prost::Message as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
 
 use crate::guest::ALL;
 use crate::host::Host;
@@ -61,16 +68,26 @@ fn held_at_most<A>(execs: usize, hostile: A) -> isize
 where
     A: AsyncFnOnce(&mut LyingAgent, &[ExecWindow]) + Send + 'static,
 {
+    held_by(&ALL, execs, hostile)
+}
+
+/// The same for an agent that names these extensions.
+fn held_by<A>(extensions: &'static [&'static str], execs: usize, hostile: A) -> isize
+where
+    A: AsyncFnOnce(&mut LyingAgent, &[ExecWindow]) + Send + 'static,
+{
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (dialer, listener) = creel::transport::memory::pair();
     let (done, is_done) = oneshot::channel();
     let (over, is_over) = oneshot::channel::<()>();
     let peer = thread::spawn(move || {
         runtime().block_on(async move {
-            let mut agent = LyingAgent::greets(dialer, &ALL).await;
+            let mut agent = LyingAgent::greets(dialer, extensions).await;
             let mut windows = Vec::new();
             for number in 0..execs {
-                windows.push(agent.runs(&number.to_string()).await);
+                if extensions.contains(&EXEC_2) {
+                    windows.push(agent.runs(&number.to_string()).await);
+                }
             }
             hostile(&mut agent, &windows).await;
             let _ = done.send(());
@@ -164,4 +181,66 @@ fn frames_that_are_as_long_as_can_be() {
         agent.say_bytes(&vec![0; 900_000]).await;
     });
     assert!(peak <= PROMISE, "{peak} bytes");
+}
+
+/// Without credit the connection is all that holds a program back.
+#[test]
+fn every_exec_of_an_agent_of_version_1_full_and_more_under_way() {
+    let peak = held_by(&[], MAX_PLAIN_EXECS, async |agent, _| {
+        let block = || "t".repeat(256 << 10);
+        for number in 0..MAX_PLAIN_EXECS {
+            let id = number.to_string();
+            agent.say(&id, ExecStdout { data: block(), ..Default::default() }).await;
+            agent.say(&id, ExecStderr { data: block(), ..Default::default() }).await;
+        }
+        // One frame is taken apart, another one waits behind it, and nobody reads any further.
+        let more = async {
+            loop {
+                let data = "t".repeat(1_000_000);
+                let more = ExecStdout { data, ..Default::default() };
+                let _ = agent.wire.send(Envelope::new("0", more)).await;
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), more).await;
+    });
+    assert!(peak <= PROMISE, "{peak} bytes");
+    let windows = isize::try_from(MAX_PLAIN_EXECS).unwrap() * (512 << 10);
+    assert!(peak > windows, "all of it came: {peak}");
+}
+
+/// Beside its execs a machine has shells, whose connections are their own.
+#[test]
+fn every_shell_full_and_more_under_way() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let peak = runtime.block_on(async {
+        let before = HELD.get();
+        PEAK.set(before);
+        let mut guests = Vec::new();
+        let mut carried = Vec::new();
+        for _ in 0..MAX_SHELLS {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let (shown, output) = mpsc::channel(SHELL_QUEUE);
+            let (input, typed) = mpsc::channel(SHELL_QUEUE);
+            carried.push((output, input));
+            guests.push(tokio::spawn(async move {
+                let mut count = 0;
+                carry(Box::new(near), typed, shown, &mut count).await
+            }));
+            guests.push(tokio::spawn(async move {
+                let mut wire = Framed::new(far, FrameCodec);
+                let data = || PtyData { data: vec![7; 64 << 10].into() };
+                while wire.send(Envelope::new(ids::PTY, data())).await.is_ok() {}
+                ShellEnd::Unread
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        guests.iter().for_each(tokio::task::JoinHandle::abort);
+        PEAK.get() - before
+    });
+    println!("{} KiB at most", peak >> 10);
+    let shells = isize::try_from(MAX_SHELLS).unwrap();
+    // The guests' ends are in it, too: a pipe and two frames each.
+    let guests = shells * (3 * 72 << 10);
+    assert!(peak <= PROMISE - isize::try_from(OUTPUT.total).unwrap() + guests - (1 << 20), "{peak} bytes");
+    assert!(peak > shells * isize::try_from(SHELL_QUEUE).unwrap() * (64 << 10), "all of it came: {peak}");
 }

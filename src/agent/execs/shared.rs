@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::exec::{Exec, Heed, Steer};
 use super::table::{Entry, Running, Table, Taken};
 use super::tend::Tender;
-use crate::agent::credit::{MAX_EXECS, Window};
+use crate::agent::credit::{MAX_EXECS, MAX_PLAIN_EXECS, Window};
 use crate::agent::ending::{Ending, Violation};
 use crate::agent::session::{CANCEL_GRACE_MS, SessionEvent, StartError};
 use crate::agent::terms::Terms;
@@ -329,6 +329,10 @@ impl Table {
             Plain::Source(unpack) => (Envelope::new(id.clone(), unpack.clone()), Some(unpack)),
         };
         self.fits(&id, &envelope)?;
+        let running = self.entries.values().filter(|entry| matches!(entry, Entry::Plain(Some(_)))).count();
+        if running >= MAX_PLAIN_EXECS {
+            return Err(StartError::TooMany { max: MAX_PLAIN_EXECS });
+        }
         let again_later = self.link.is_none();
         if !again_later && !self.order_message(envelope) {
             return Err(StartError::Closed);

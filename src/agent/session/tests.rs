@@ -40,7 +40,7 @@ fn session() -> (Session, SessionEvents, Agent) {
 fn session_with(agreed: &[&str]) -> (Session, SessionEvents, Agent) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let near: Box<dyn ByteStream> = Box::new(near);
-    let (wire, terms) = (Framed::new(near, GuestCodec), Terms::of(agreed));
+    let (wire, terms) = (Framed::new(near, GuestCodec::default()), Terms::of(agreed));
     let (session, events) = Session::start(wire, Hello::default(), terms, Patience::default());
     (session, events, Agent(Framed::new(far, FrameCodec)))
 }

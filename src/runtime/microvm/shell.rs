@@ -17,13 +17,10 @@ use super::driver::State;
 use super::request::{Request, ShellAsked};
 use crate::agent::ExecEnd;
 use crate::agent::shell::{ShellEnd, carry};
-use crate::runtime::{Outcome, SHELL_QUEUE, Shell, ShellError, ShellRequest, Usage, Verdict};
+use crate::runtime::{MAX_SHELLS, Outcome, SHELL_QUEUE, Shell, ShellError, ShellRequest, Usage, Verdict};
 use crate::transport::hybrid::HybridListener;
 use crate::transport::kernel::KernelListener;
 use crate::transport::{Connection, Listener, Peer};
-
-/// Of one machine. Each has a terminal, a few processes in the guest, and a connection.
-const MAX_SHELLS: usize = 8;
 
 /// How long the guest may take to dial (upstream's limit).
 const ACCEPT_BOUND: Duration = Duration::from_secs(15);
