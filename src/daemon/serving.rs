@@ -16,7 +16,7 @@ use super::runtime::DaemonRuntime;
 use super::service::Service;
 use super::signals::{Asked, Signals};
 use super::status::Status;
-use crate::config::Config;
+use crate::config::{Config, Places};
 
 /// What draining may take beside the guests' own shutdown: processes to kill, leases to free.
 const DRAIN_MARGIN: Duration = Duration::from_secs(20);
@@ -108,10 +108,13 @@ impl Daemon {
         info!("reading the configuration again");
         self.manager.reloading();
         match self.origin.load() {
-            Ok(config) => {
+            Ok(mut config) => {
                 for key in needs_restart(&self.config, &config) {
                     warn!("`{key}` has changed, which takes effect when creeld is restarted");
                 }
+                // Locked by this process, and full of what it has: another creeld may hold the new ones.
+                let Places { state, run, images, .. } = self.config.places.clone();
+                config.places = Places { state, run, images, ..config.places };
                 if let Some(log) = &self.log {
                     log.reload(&config);
                 }
@@ -157,7 +160,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("vsock_ports", old.vsock_ports != new.vsock_ports),
         ("state.dir", old.places.state != new.places.state),
         ("run.dir", old.places.run != new.places.run),
-        ("cache.dir", old.places.cache != new.places.cache),
         ("images.dir", old.places.images != new.places.images),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

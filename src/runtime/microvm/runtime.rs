@@ -91,6 +91,12 @@ pub enum MicroVmError {
     RunDir(#[from] DirectoryError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error("machine {id} could not be ended")]
+    Stale {
+        id: String,
+        #[source]
+        source: CgroupError,
+    },
 }
 
 /// Provides QEMU microVMs.
@@ -220,18 +226,19 @@ pub async fn end_stale(root: &Path, run_dir: &Path) -> Result<Vec<String>, Micro
             (id, ended)
         })
     });
-    let mut ended = Vec::new();
+    let (mut ended, mut left) = (Vec::new(), None);
     for (id, result) in join_all(ending).await {
         match result {
             Ok(()) => ended.push(id),
-            Err(error) => {
-                tracing::error!(machine = %id, error = %with_causes(&error), "failed to end a machine of a creeld before");
+            Err(source) => {
+                tracing::error!(machine = %id, error = %with_causes(&source), "failed to end a machine of a creeld before");
+                left.get_or_insert(MicroVmError::Stale { id, source });
             }
         }
     }
     // Their locks are free now.
     remove_dead(&run_dir)?;
-    Ok(ended)
+    left.map_or(Ok(ended), Err)
 }
 
 fn remove_dead(run_dir: &RunDir) -> Result<(), DirectoryError> {
