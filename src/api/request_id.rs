@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use tonic::codegen::{BoxFuture, Service, http};
 use tower::Layer;
-use tracing::{Instrument, debug, field, info_span};
+use tracing::{Instrument, debug, field, info, info_span};
 
 use super::connection::Caller;
 use crate::runtime::MachineId;
@@ -14,6 +14,9 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// Longer ones are not looked at.
 const MAX_BYTES: usize = 128;
+
+/// OK and PERMISSION_DENIED.
+const QUIET: [&str; 2] = ["0", "7"];
 
 /// Gives calls their ids.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +65,13 @@ where
         let answer = span.in_scope(|| self.inner.call(request));
         let answering = async move {
             let mut answer = answer.await?;
-            debug!(
-                status = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()),
-                "answered"
-            );
+            // An answer that begins with a status has nothing else: a refusal, for which somebody will ask. Users without
+            // any right, who get no other, can't fill the log.
+            let status = answer.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+            match status {
+                Some(code) if !QUIET.contains(&code) => info!(status = code, "refused"),
+                status => debug!(status, "answered"),
+            }
             // What `id_of` lets through is a header's value.
             if let Ok(id) = http::HeaderValue::from_str(&id) {
                 answer.headers_mut().insert(REQUEST_ID, id);

@@ -13,10 +13,11 @@ use super::entry::{Entry, Made, Order};
 use super::key::Key;
 use super::progress::{Progress, State};
 use super::registry::Shared;
-use crate::engine::{Plan, Secret, WorkflowId};
+use crate::engine::{Plan, Secret};
 use crate::error::with_causes;
 use crate::machines::ListedRuntime;
 use crate::runtime::{Outcome, SetupError, Verdict};
+use crate::spans;
 use crate::state::log::{Limits, Mask};
 use crate::state::records::{Record, RecordState, RecordWriter};
 use crate::workflow::{Job, Session, WorkflowEvent};
@@ -60,7 +61,7 @@ impl Owner {
         let span = info_span!(
             "workflow",
             uid = key.creator_uid,
-            tenant = %key.name.tenant.owner,
+            tenant = %spans::one(&key.name.tenant),
             workflow = %key.name.workflow_id,
             machine = %machine_id
         );
@@ -146,8 +147,8 @@ impl Owner {
         let runtime = ListedRuntime::new(self.shared.machines.clone(), self.entry.key.creator_uid);
         let job = Job {
             id: self.entry.machine_id.clone(),
-            // Unique on this host, unlike the caller's.
-            workflow_id: WorkflowId::new(self.entry.machine_id.as_str(), &plan.name).to_string(),
+            // The caller's, so that logs, lists and the guest name it as he does. What must be unique has the machine's.
+            workflow_id: self.entry.key.name.workflow_id.clone(),
             tenant: self.entry.key.name.tenant.clone(),
             image: self.entry.image.clone(),
             plan,

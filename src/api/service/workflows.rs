@@ -23,6 +23,7 @@ use crate::api::role::Role;
 use crate::api::status::{self, Wanted};
 use crate::engine::Secret;
 use crate::runtime::SetupEvent;
+use crate::spans;
 use crate::workflow::StepOrder;
 use crate::workflows::{Asker, Found, Key, Name, NewWorkflow, Refusal, SetupSaid, SlotSaid, View, Workflows};
 
@@ -69,7 +70,7 @@ impl WorkflowsService {
 /// Names the workflow in the call's span.
 fn note(name: &Name) {
     Span::current()
-        .record("tenant", name.tenant.owner.as_str())
+        .record("tenant", tracing::field::display(spans::one(&name.tenant)))
         .record("workflow", name.workflow_id.as_str());
 }
 
