@@ -208,7 +208,7 @@ pub(super) fn destroy_failed(error: &DestroyError) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Phase;
+    use crate::runtime::{MachineUsage, Phase};
 
     #[test]
     fn a_failed_setup_is_read_back_from_its_status() {
@@ -216,6 +216,7 @@ mod tests {
             phase: Phase::Boot,
             failure: SetupFailure::Ended(Outcome::AgentLost { detail: "never connected".into() }),
             console_tail: Some(b"Kernel panic".to_vec()),
+            usage: Some(Box::new(MachineUsage { read_bytes: 7, ..MachineUsage::default() })),
         };
         let status = setup_failed(&error);
         assert_eq!((status.code(), status.message()), (Code::Aborted, "agent lost (never connected)"));
@@ -232,8 +233,8 @@ mod tests {
                 SetupFailure::Ended(Outcome::Internal { detail: text.clone() }),
             ];
             for failure in failures {
-                let error =
-                    SetupError { phase: Phase::Boot, failure, console_tail: Some(vec![0xff; 100_000]) };
+                let console_tail = Some(vec![0xff; 100_000]);
+                let error = SetupError { console_tail, ..SetupError::new(Phase::Boot, failure) };
                 let headers = setup_failed(&error).into_http::<()>().headers().clone();
                 let size: usize =
                     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();

@@ -116,12 +116,12 @@ impl Owner {
         info!(phase = error.phase.label(), %error, "the machine's setup failed");
         let stage = match outcome {
             Some(outcome) => {
-                let verdict = Verdict { console_tail: error.console_tail.clone(), ..Verdict::of(outcome) };
-                let verdict = remembered(verdict);
+                let usage = error.usage.as_deref().cloned();
+                let verdict = remembered(error.verdict(outcome));
                 Stage::Ended(Arc::new(End {
                     verdict,
                     facts: None,
-                    usage: None,
+                    usage,
                     at: SystemTime::now(),
                     freed: Ok(()),
                 }))

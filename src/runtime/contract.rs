@@ -21,7 +21,7 @@ use super::id::{MachineId, Tenant};
 use super::observe::{Console, MachineDetails, MachineLoad, RuntimeStatus};
 use super::shell::{Shell, ShellError, ShellRequest};
 use super::streams::ExecStreams;
-use super::verdict::{MachineUsage, Outcome, Verdict};
+use super::verdict::{MachineUsage, Outcome, Usage, Verdict};
 
 /// How a runtime executes steps (the proposal's two modes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,11 +99,19 @@ pub struct SetupError {
     pub phase: Phase,
     pub failure: SetupFailure,
     pub console_tail: Option<Vec<u8>>,
+    /// What the machine had used by then; `None` where nothing of it ran, or nobody counts.
+    pub usage: Option<Box<MachineUsage>>,
 }
 
 impl SetupError {
     pub fn new(phase: Phase, failure: SetupFailure) -> Self {
-        Self { phase, failure, console_tail: None }
+        Self { phase, failure, console_tail: None, usage: None }
+    }
+
+    /// What is known of the machine's end, which this was.
+    pub fn verdict(&self, outcome: Outcome) -> Verdict {
+        let usage = Usage { machine: self.usage.clone(), ..Usage::default() };
+        Verdict { usage, console_tail: self.console_tail.clone(), ..Verdict::of(outcome) }
     }
 }
 

@@ -67,6 +67,9 @@ pub enum CrashCause {
     QemuSignalled { signal: i32 },
     /// The machine had as many processes and threads as its cgroup allows, and QEMU needed another.
     PidsLimit { limit: u64 },
+    /// The kernel's OOM killer chose the machine, which was below its own limit: the host's memory ran out, or that of the
+    /// slice that all machines are in.
+    HostOutOfMemory,
     /// The keeper was told to end the machine, and not by creel: somebody stopped `creel-machines.service`, or the
     /// host is shutting down.
     HolderStopped,
@@ -114,6 +117,9 @@ impl fmt::Display for CrashCause {
             Self::QemuExited { status } => write!(f, "QEMU: exit status {status}"),
             Self::QemuSignalled { signal } => write!(f, "QEMU: signal {signal}"),
             Self::PidsLimit { limit } => write!(f, "the machine's limit of {limit} processes and threads"),
+            Self::HostOutOfMemory => {
+                write!(f, "killed for want of memory on the host, or in creel.slice, below its own limit")
+            }
             Self::HolderStopped => write!(f, "ended from outside, as stopping creel-machines.service does"),
             Self::HelperEnded { name, how } => write!(f, "{name}: {how}"),
         }

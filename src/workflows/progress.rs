@@ -222,7 +222,7 @@ fn verdict_of(error: &SetupError) -> Verdict {
         SetupFailure::Ended(outcome) => outcome.clone(),
         SetupFailure::BadInput(text) | SetupFailure::HostCannot(text) => Outcome::internal(text),
     };
-    Verdict { console_tail: error.console_tail.clone(), ..Verdict::of(outcome) }
+    error.verdict(outcome)
 }
 
 #[cfg(test)]

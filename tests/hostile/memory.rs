@@ -240,7 +240,7 @@ fn every_shell_full_and_more_under_way() {
     println!("{} KiB at most", peak >> 10);
     let shells = isize::try_from(MAX_SHELLS).unwrap();
     // The guests' ends are in it, too: a pipe and two frames each.
-    let guests = shells * (3 * 72 << 10);
+    let guests = shells * ((3 * 72) << 10);
     assert!(peak <= PROMISE - isize::try_from(OUTPUT.total).unwrap() + guests - (1 << 20), "{peak} bytes");
     assert!(peak > shells * isize::try_from(SHELL_QUEUE).unwrap() * (64 << 10), "all of it came: {peak}");
 }

@@ -70,6 +70,7 @@ impl From<SetupError> for wire::SetupFailure {
             phase: wire::Phase::from(error.phase).into(),
             failure: Some(failure),
             console_tail: error.console_tail.map(Into::into),
+            usage: error.usage.map(|usage| (*usage).into()),
         }
     }
 }
@@ -84,6 +85,7 @@ impl TryFrom<wire::SetupFailure> for SetupError {
             setup_failure::Failure::Ended(outcome) => SetupFailure::Ended(outcome.try_into()?),
         };
         let console_tail = message.console_tail.map(Into::into);
-        Ok(Self { phase: phase(message.phase)?, failure, console_tail })
+        let usage = message.usage.map(|usage| Box::new(usage.into()));
+        Ok(Self { phase: phase(message.phase)?, failure, console_tail, usage })
     }
 }

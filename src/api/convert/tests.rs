@@ -28,6 +28,7 @@ fn cause() -> impl Strategy<Value = CrashCause> {
         any::<i32>().prop_map(|signal| CrashCause::QemuSignalled { signal }),
         any::<u64>().prop_map(|limit| CrashCause::PidsLimit { limit }),
         Just(CrashCause::HolderStopped),
+        Just(CrashCause::HostOutOfMemory),
         any::<(String, String)>().prop_map(|(name, how)| CrashCause::HelperEnded { name, how }),
     ]
 }
@@ -90,11 +91,9 @@ fn setup_error() -> impl Strategy<Value = SetupError> {
         any::<String>().prop_map(SetupFailure::HostCannot),
         outcome().prop_map(SetupFailure::Ended),
     ];
-    (phase(), failure, any::<Option<Vec<u8>>>()).prop_map(|(phase, failure, console_tail)| SetupError {
-        phase,
-        failure,
-        console_tail,
-    })
+    let usage = option::of(machine_usage().prop_map(Box::new));
+    (phase(), failure, any::<Option<Vec<u8>>>(), usage)
+        .prop_map(|(phase, failure, console_tail, usage)| SetupError { phase, failure, console_tail, usage })
 }
 
 prop_compose! {

@@ -78,6 +78,7 @@ impl From<CrashCause> for wire::Crash {
             CrashCause::QemuExited { status } => crash::Cause::QemuExited(status),
             CrashCause::QemuSignalled { signal } => crash::Cause::QemuSignalled(signal),
             CrashCause::PidsLimit { limit } => crash::Cause::PidsLimit(limit),
+            CrashCause::HostOutOfMemory => crash::Cause::HostOutOfMemory(NOTHING),
             CrashCause::HolderStopped => crash::Cause::HolderStopped(NOTHING),
             CrashCause::HelperEnded { name, how } => {
                 crash::Cause::HelperEnded(wire::HelperEnded { name, how })
@@ -97,6 +98,7 @@ impl TryFrom<wire::Crash> for CrashCause {
             crash::Cause::QemuExited(status) => Self::QemuExited { status },
             crash::Cause::QemuSignalled(signal) => Self::QemuSignalled { signal },
             crash::Cause::PidsLimit(limit) => Self::PidsLimit { limit },
+            crash::Cause::HostOutOfMemory(_) => Self::HostOutOfMemory,
             crash::Cause::HolderStopped(_) => Self::HolderStopped,
             crash::Cause::HelperEnded(wire::HelperEnded { name, how }) => Self::HelperEnded { name, how },
         })

@@ -14,6 +14,9 @@ use crate::runtime::{CrashCause, OutOfMemory, Outcome};
 /// milliseconds on an idle host; the bound is for one that compiles beside us.
 pub const SETTLE: Duration = Duration::from_millis(800);
 
+/// How `qemu_thread_create` ends a QEMU that gets no thread (`error_exit` in util/qemu-thread-posix.c).
+const SIGABRT: i32 = 6;
+
 /// What QEMU's `host-signal` was, or it was one of those that it takes in the same way (`termsig_handler`).
 const SIGTERM: i32 = 15;
 
@@ -38,6 +41,9 @@ pub enum Sign {
     HolderStopped,
     /// The kernel killed the machine at its cgroup's limit (`oom_kill` of `memory.events`).
     MemoryLimit { limit_mib: u64, peak_mib: u64 },
+    /// The kernel killed the machine, which was not at its own limit, since the memory of the host or of a cgroup above ran
+    /// out.
+    HostMemory,
     /// A fork or a new thread was refused at the cgroup's limit (`max` of `pids.events`).
     PidsLimit { limit: u64 },
     /// The agent's connection has ended.
@@ -75,6 +81,7 @@ pub struct Evidence {
     holder_stopped: bool,
     host_signal: bool,
     memory_limit: Option<OutOfMemory>,
+    host_memory: bool,
     pids_limit: Option<u64>,
     agent_closed: Option<String>,
 }
@@ -111,6 +118,7 @@ impl Evidence {
             Sign::MemoryLimit { limit_mib, peak_mib } => {
                 self.memory_limit.get_or_insert(OutOfMemory::MachineLimit { limit_mib, peak_mib });
             }
+            Sign::HostMemory => self.host_memory = true,
             Sign::PidsLimit { limit } => {
                 self.pids_limit.get_or_insert(limit);
             }
@@ -166,6 +174,9 @@ impl Evidence {
         if let Some(scope) = &self.memory_limit {
             return Some(Outcome::OutOfMemory { scope: scope.clone() });
         }
+        if self.host_memory {
+            return Some(crashed(CrashCause::HostOutOfMemory));
+        }
         if self.holder_stopped {
             return Some(crashed(CrashCause::HolderStopped));
         }
@@ -190,11 +201,12 @@ impl Evidence {
         }
     }
 
-    /// A QEMU that may not have another thread aborts; that it was refused one is a fact of the kernel's, not a guess.
+    /// A QEMU that may not have another thread aborts, or says so and exits; that it was refused one is a fact of the
+    /// kernel's, not a guess. Another signal is not its own doing, however long ago it was refused one.
     fn qemu_outcome(&self, end: &ProcessEnd) -> Outcome {
-        match (end, self.pids_limit) {
-            (ProcessEnd::Exited(0), _) | (_, None) => {}
-            (_, Some(limit)) => return crashed(CrashCause::PidsLimit { limit }),
+        let gave_up = matches!(end, ProcessEnd::Exited(1..) | ProcessEnd::Signalled(SIGABRT));
+        if let Some(limit) = self.pids_limit.filter(|_| gave_up) {
+            return crashed(CrashCause::PidsLimit { limit });
         }
         match end {
             ProcessEnd::Exited(0) if self.host_signal => {
@@ -307,6 +319,13 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_the_kernel_chose_below_its_own_limit_is_not_at_fault() {
+        let killed = Sign::QemuEnded(ProcessEnd::Signalled(9));
+        let evidence = after(&[agent_closed(), Sign::QmpClosed, killed, Sign::HostMemory]);
+        assert_eq!(evidence.finding(), Finding::Ended(crashed(CrashCause::HostOutOfMemory)));
+    }
+
+    #[test]
     fn a_qemu_that_got_no_thread_is_told_by_the_limit_and_one_that_lives_on_is_not() {
         let limit = Sign::PidsLimit { limit: 8 };
         assert_eq!(after(std::slice::from_ref(&limit)).finding(), Finding::Alive);
@@ -314,6 +333,10 @@ mod tests {
         let gone = Sign::KeeperGone { how: "exit status 0".into() };
         let evidence = after(&[limit.clone(), Sign::QmpClosed, aborted, gone]);
         assert_eq!(evidence.finding(), Finding::Ended(crashed(CrashCause::PidsLimit { limit: 8 })));
+        let gone = Sign::KeeperGone { how: "exit status 0".into() };
+        let killed =
+            after(&[limit.clone(), Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Signalled(9)), gone]);
+        assert_eq!(killed.finding(), Finding::Ended(crashed(CrashCause::QemuSignalled { signal: 9 })));
         let orderly = after(&[limit, Sign::QmpClosed, Sign::QemuEnded(ProcessEnd::Exited(0))]);
         assert_eq!(orderly.finding(), Finding::Ended(crashed(CrashCause::QemuExited { status: 0 })));
     }

@@ -56,9 +56,10 @@ impl Leases {
                     limit_mib: limits.memory_max_bytes >> 20,
                     peak_mib: cgroup.memory_peak_bytes().unwrap_or(limits.memory_max_bytes) >> 20,
                 });
+                let host = signs.killed_for_others_need().then_some(Sign::HostMemory);
                 let pids =
                     (signs.pids_max_hits > 0).then(|| Sign::PidsLimit { limit: limits.pids_max.into() });
-                memory.into_iter().chain(pids).collect()
+                memory.into_iter().chain(host).chain(pids).collect()
             }
             Err(error) => {
                 warn!(%error, "failed to read what the kernel says of a machine's end");

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, debug};
 
-use super::cgroup::CgroupRoot;
+use super::cgroup::{CgroupRoot, MachineCgroup};
 use super::cids::CidLease;
 use super::driver::{CONSOLE_TAIL_BYTES, Driver, Parts, State};
 use super::evidence::{Evidence, Finding, SETTLE, Sign};
@@ -103,8 +103,9 @@ pub(super) async fn set_up(
         }
         outcome = interrupt.raised() => {
             keeper.kill().await;
+            let usage = leases.usage();
             free(leases).await;
-            return Err(ended(Phase::Spawn, outcome));
+            return Err(SetupError { usage, ..ended(Phase::Spawn, outcome) });
         }
     };
     let (qmp, qmp_events) = match connected {
@@ -177,6 +178,9 @@ async fn prepare_all(
         .map_err(|error| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(error.to_string())))?;
     let preparing = tokio::task::spawn_blocking(move || preparation.run());
     let prepared = preparing.await.map_err(|error| internal(Phase::Prepare, error))??;
+    for missing in prepared.leases.cgroup.iter().flat_map(MachineCgroup::missing) {
+        events.send(SetupEvent::Notice(missing.to_string()));
+    }
     let image = &prepared.leases.image;
     for warning in &image.warnings {
         events.send(SetupEvent::Notice(warning.clone()));
@@ -245,8 +249,8 @@ fn cgroup_plan(
         }
         (Err(why), Some(_)) => {
             events.send(SetupEvent::Notice(format!(
-                "the machine has no cgroup, so the host's memory, CPUs and disks are not protected from it, and it \
-                 ends with creeld: {why}"
+                "the machine has no cgroup, so the host's memory, CPUs, disks and number of processes are not protected from \
+                 it, and it ends with creeld: {why}"
             )));
             Ok(None)
         }
@@ -347,8 +351,9 @@ async fn never_ran(
         Finding::Alive | Finding::Unsettled => Outcome::internal(why),
     };
     let console_tail = Some(keeper.console_tail(CONSOLE_TAIL_BYTES));
+    let usage = leases.usage();
     free(leases).await;
-    SetupError { console_tail, ..ended(Phase::Spawn, outcome) }
+    SetupError { console_tail, usage, ..ended(Phase::Spawn, outcome) }
 }
 
 /// Waits for a state, or for the machine's end, or for an interrupt, and then for the end that it causes.
@@ -366,15 +371,15 @@ async fn wait(
             if let Err(error) = machine.destroy(DestroyMode::Kill).await {
                 tracing::warn!(%error, "failed to free all of an interrupted machine");
             }
-            return Err(ended(phase, outcome));
+            return Err(SetupError { usage: machine.usage().map(Box::new), ..ended(phase, outcome) });
         }
     }
     let gone = matches!(&*machine.state.borrow(), State::Gone { .. });
     if !gone {
         return Ok(());
     }
-    let Verdict { outcome, console_tail, .. } = machine.last_words().await;
-    Err(SetupError { console_tail, ..ended(phase, outcome) })
+    let Verdict { outcome, console_tail, usage, .. } = machine.last_words().await;
+    Err(SetupError { console_tail, usage: usage.machine, ..ended(phase, outcome) })
 }
 
 fn ended(phase: Phase, outcome: Outcome) -> SetupError {

@@ -34,6 +34,11 @@ impl CgroupSigns {
         self.oom_kills > 0 && self.limit_ooms > 0
     }
 
+    /// Whether it was ended since the host, or a cgroup above, had no memory.
+    pub fn killed_for_others_need(&self) -> bool {
+        self.oom_kills > 0 && self.limit_ooms == 0
+    }
+
     pub(super) fn read(vm: &Cgroup) -> Result<Self, CgroupFsError> {
         let memory = vm.read_as("memory.events", MemoryEvents::parse)?;
         let pids_max_hits = vm.read_as("pids.events", |text| parse::flat_value(text, "max"))?;
