@@ -83,15 +83,21 @@ fn instance() -> io::Result<Arc<Instance>> {
     if let Some(instance) = &*shared {
         return Ok(Arc::clone(instance));
     }
-    let instance =
-        Arc::new(Instance { fd: inotify::init(CreateFlags::CLOEXEC)?, watched: Mutex::new(HashMap::new()) });
-    let read = Arc::clone(&instance);
-    std::thread::Builder::new().name("inotify".into()).spawn(move || read.run())?;
+    let instance = Instance::begin()?;
     *shared = Some(Arc::clone(&instance));
     Ok(instance)
 }
 
 impl Instance {
+    /// With the thread that reads it.
+    fn begin() -> io::Result<Arc<Self>> {
+        let instance =
+            Arc::new(Self { fd: inotify::init(CreateFlags::CLOEXEC)?, watched: Mutex::new(HashMap::new()) });
+        let read = Arc::clone(&instance);
+        std::thread::Builder::new().name("inotify".into()).spawn(move || read.run())?;
+        Ok(instance)
+    }
+
     fn add(self: Arc<Self>, fd: BorrowedFd<'_>, events: Events) -> io::Result<Watch> {
         let listener = Arc::new(Listener { events, notify: Notify::new() });
         let mut watched = lock(&self.watched);
