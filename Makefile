@@ -69,8 +69,8 @@ test-kvm-host: kit
 bench: kit
 	scripts/setup --bench
 	cargo build --release --locked -p creel-bench
-	$(target)/release/creel-bench --kit $(kit)
-	$(target)/release/creel-bench --write-docs
+	$(target)/release/creel-bench --kit $(kit); status=$$?; \
+		$(target)/release/creel-bench --write-docs && exit $$status
 
 # The committed inputs are tried by `make test` too; this looks for new ones.
 fuzz:

@@ -263,21 +263,27 @@ impl Workflow {
             let request =
                 wire::LogsRequest { workflow: workflow.clone(), follow: true, ..Default::default() };
             let mut events = follower.logs(request).await.trying("follow a log")?.into_inner();
-            let mut seen = 0;
+            let (mut seen, mut stored) = (0, 0);
             while seen < bytes {
                 let event = events.message().await.trying("follow a log")?;
                 match event.and_then(|event| event.event) {
                     Some(log_event::Event::Record(record)) => {
+                        // What is masked has another length in the log; where it stood at its source is said beside it.
                         if let (Some(log_record::Payload::Data(data)), 0) = (record.payload, record.step) {
-                            seen += data.data.len() as u64;
+                            stored += data.data.len() as u64;
+                            seen = data.raw_offset;
                         }
                     }
                     Some(log_event::Event::Expired(gap)) => {
                         return Err(Failed::new(format!("the log has given up {} bytes", gap.bytes)));
                     }
-                    Some(log_event::Event::Line(_)) => {}
+                    Some(other) => return Err(Failed::new(format!("records were asked for: {other:?}"))),
                     None => return Err(Failed::new(format!("the log ended after {seen} of {bytes} bytes"))),
                 }
+            }
+            // A mask is shorter than the secret.
+            if stored >= seen {
+                return Err(Failed::new("nothing was masked"));
             }
             Ok(())
         };

@@ -60,7 +60,10 @@ impl Docker {
             command.arg(option).arg(directory.join(name));
         }
         command.arg("--host").arg(format!("unix://{}", socket.display()));
-        command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--log-level", "warn"]);
+        command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+        command.args(["--ip-forward=false", "--ip-masq=false", "--log-level", "warn"]);
+        // It looks for containerd and runc there, which an ordinary user's path lacks.
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let service = Service::start("dockerd", command, directory, READY)
             .await
             .map_err(|why| Failed::new(format!("dockerd did not start: {why}")))?;

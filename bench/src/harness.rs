@@ -43,8 +43,7 @@ pub fn main(args: &Args) -> Result<ExitCode, Failed> {
         .enable_all()
         .build()
         .trying("start a runtime")?;
-    let (host, measured) = runtime.block_on(interruptible(args, programs, rows))?;
-    report::write(&args.output, &host, &measured)?;
+    let measured = runtime.block_on(interruptible(args, programs, rows))?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&measured).trying("write a report")?);
     } else {
@@ -68,7 +67,7 @@ async fn interruptible(
     args: &Args,
     programs: Programs,
     rows: Vec<Box<dyn Row>>,
-) -> Result<(Host, Vec<Measured>), Failed> {
+) -> Result<Vec<Measured>, Failed> {
     let mut terminate = signal(SignalKind::terminate()).trying("listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).trying("listen for signals")?;
     tokio::select! {
@@ -82,7 +81,7 @@ async fn measure_all(
     args: &Args,
     programs: Programs,
     rows: Vec<Box<dyn Row>>,
-) -> Result<(Host, Vec<Measured>), Failed> {
+) -> Result<Vec<Measured>, Failed> {
     let runs = args.runs.get();
     let mut host = Host { runs, ..Host::look() };
     host.creel = first_line(&programs.creel, "version");
@@ -92,10 +91,12 @@ async fn measure_all(
     let mut measured = Vec::new();
     for mut row in rows {
         measured.push(measure(&mut *row, &mut world, runs, args.quick).await);
+        host.docker = world.docker_version().unwrap_or_default().to_owned();
+        host.measured_at = jiff::Timestamp::now().to_string();
+        // What is measured is kept, whatever ends the rest.
+        report::write(&args.output, &host, &measured)?;
     }
-    host.docker = world.docker_version().unwrap_or_default().to_owned();
-    host.measured_at = jiff::Timestamp::now().to_string();
-    Ok((host, measured))
+    Ok(measured)
 }
 
 fn first_line(program: &std::path::Path, argument: &str) -> String {
@@ -137,13 +138,23 @@ async fn take_turns(
     }
     // Caches are filled, programs loaded; what is measured is how it goes on.
     bounded("the first run", row.ours()).await?;
-    if has_peer {
-        bounded("the peer's first run", row.peer()).await?;
-    }
-    for _ in 0..runs {
-        figures.ours.push(bounded("a run", row.ours()).await?);
-        if has_peer {
-            figures.peer.push(bounded("a run of the peer", row.peer()).await?);
+    for run in 0..=runs {
+        if run > 0 {
+            figures.ours.push(bounded("a run", row.ours()).await?);
+        }
+        if !has_peer {
+            continue;
+        }
+        match bounded("a run of the peer", row.peer()).await {
+            Ok(figure) if run > 0 => figures.peer.push(figure),
+            Ok(_) => {}
+            // Ours is worth something without it.
+            Err(why) => {
+                eprintln!("{}: the peer failed: {why}", about.name);
+                figures.peer.clear();
+                ending.peer_missing = Some(why);
+                has_peer = false;
+            }
         }
     }
     let side = |figures: &[f64]| median(figures).map_or_else(|| "-".to_owned(), shown);

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -37,7 +38,10 @@ impl Native {
     /// # Errors
     /// When it can't be written.
     pub fn new(directory: &Path, root: &Path, programs: &Programs) -> Result<Self, Failed> {
-        let cgroup = cgroup2().map(|mount| mount.join(format!("creel-bench-{}", std::process::id())));
+        // More than one lives at a time.
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let name = format!("creel-bench-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let cgroup = cgroup2().map(|mount| mount.join(name));
         // Where there is none to be had, programs have none, as the agent does without.
         let cgroup = cgroup.filter(|path| fs::create_dir(path).is_ok());
         let script = SCRIPT

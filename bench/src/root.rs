@@ -13,6 +13,9 @@ use crate::row::{Failed, Trying as _};
 pub const TEXT: &str = "/data/text";
 pub const TEXT_BYTES: u64 = 64 << 20;
 
+/// What is to be masked: once in each MiB of the file.
+pub const SECRET: &str = "hunter2-correct-horse-battery-staple";
+
 /// The workflow user's number, in containers as in machines.
 pub const WORKFLOW_UID: u32 = 970;
 
@@ -46,7 +49,12 @@ pub fn lay_out(directory: &Path) -> Result<(), Failed> {
     for (name, text) in FILES {
         write(directory.join(name), text.as_bytes())?;
     }
-    write(directory.join(&TEXT[1..]), &data::text(usize::try_from(TEXT_BYTES).unwrap_or_default()))?;
+    let mut text = data::text(usize::try_from(TEXT_BYTES).unwrap_or_default());
+    for mib in text.chunks_mut(1 << 20) {
+        // Within a line.
+        mib[8..8 + SECRET.len()].copy_from_slice(SECRET.as_bytes());
+    }
+    write(directory.join(&TEXT[1..]), &text)?;
     fs::set_permissions(directory.join("tmp"), Permissions::from_mode(0o1777)).trying("open /tmp")?;
     for name in ["workspace", "workspace/repo"] {
         chown(directory.join(name), Some(WORKFLOW_UID), Some(WORKFLOW_UID))

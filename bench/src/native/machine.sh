@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # Stands in for QEMU: see native.rs. creel-keeper starts it with QEMU's arguments, descriptors and working directory.
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -43,6 +43,7 @@ mount --bind "$directory/vsock_$port" run/agent.sock
 : >run/creel-agent
 mount --bind "@AGENT@" run/creel-agent
 cd "$directory"
+# Descriptors of two digits are beyond other shells.
 exec 3<&"$qmp"
 export LISTEN_PID=$$ LISTEN_FDS=1
 exec "@OWN@" native-machine chroot "@ROOT@" /run/creel-agent --connect unix:/run/agent.sock

@@ -8,15 +8,12 @@ use super::{throughput, unprepared};
 use crate::api::Api;
 use crate::creeld::IMAGE;
 use crate::docker::{Cli, Engine};
-use crate::root::writing;
+use crate::root::{SECRET, writing};
 use crate::row::{About, Better, Failed, Row};
 use crate::world::World;
 
 const BYTES: u64 = 1 << 30;
 const QUICK_BYTES: u64 = 256 << 20;
-
-/// It has to be looked for in all that is written, in each of its forms; it is not there.
-const SECRET: &str = "hunter2-correct-horse-battery-staple";
 
 /// RunStep and a follower of its log, against a reader of an exec.
 #[derive(Debug)]
@@ -54,8 +51,8 @@ impl Row for Stdout {
             goal: Some(2.0),
             ours: "creel: step, mask, log, follower; native agent",
             peer: Some("docker exec"),
-            meaning: "1 GiB of text that a step writes, to a follower of its log, with a secret to mask in all its forms: \
-                      from `RunStep` until verdict and last byte are there. A log that gives a byte up fails the row. \
+            meaning: "1 GiB of text that a step writes, to a follower of its log, with a secret to mask in all its forms, \
+                      which stands in every MiB: from `RunStep` until verdict and last byte are there. A log that gives a byte up fails the row. \
                       `docker exec` of the same script writes into a pipe that is read and counted; it masks and stores \
                       nothing.",
         };
