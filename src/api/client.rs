@@ -132,6 +132,7 @@ impl Client {
             max_age_us: max_age.map(microseconds),
             workflow_id: machine.workflow_id,
             has_source: source.is_some(),
+            machine_id: None,
         };
         let start = wire::CreateRequest { message: Some(create_request::Message::Start(start)) };
         let unreadable = Arc::new(OnceLock::new());

@@ -85,10 +85,12 @@ impl Server {
         for name in &names {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
-        let host = HostServer::new(HostService::new(self.machines.clone(), self.workflows.clone()));
+        let host = HostServer::new(HostService::new(self.machines.clone(), self.workflows.clone()))
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
         let service = MachinesService::new(self.machines, self.scratch, shutdown.clone());
         let machines = MachinesServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let images = ImagesServer::new(ImagesService::new(self.images));
+        let images =
+            ImagesServer::new(ImagesService::new(self.images)).max_decoding_message_size(MAX_REQUEST_BYTES);
         let workflows = self.workflows.map(|workflows| {
             WorkflowsServer::new(WorkflowsService::new(workflows))
                 .max_decoding_message_size(MAX_REQUEST_BYTES)

@@ -314,6 +314,33 @@ async fn an_exec_during_setup_is_told_to_wait_and_a_full_daemon_says_so() {
 }
 
 #[tokio::test]
+async fn a_create_that_is_repeated_by_its_id_makes_one_machine() {
+    use wire::{CreateRequest, CreateStart, create_event::Event, create_request};
+    let world = World::new(ScriptedSetup::Ready, []);
+    let client = MachinesClient::new(raw(&world).await);
+    let start = |image: &str| CreateStart {
+        image: image.into(),
+        machine_id: Some("a1b2c3d4e5".into()),
+        ..CreateStart::default()
+    };
+    let create = async |start: CreateStart| {
+        let message = CreateRequest { message: Some(create_request::Message::Start(start)) };
+        let mut events = client.clone().create(stream::iter([message])).await?.into_inner();
+        loop {
+            let event = events.message().await?.and_then(|event| event.event);
+            if let Event::Ready(machine) = event.expect("its end is told") {
+                return Ok::<_, tonic::Status>(machine.id);
+            }
+        }
+    };
+    let (one, other) = tokio::join!(create(start("tiny")), create(start("tiny")));
+    assert_eq!((one.unwrap().as_str(), other.unwrap().as_str()), ("a1b2c3d4e5", "a1b2c3d4e5"));
+    assert_eq!(create(start("tiny")).await.unwrap(), "a1b2c3d4e5");
+    assert_eq!(create(start("other")).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(world.machines.list(true).len(), 1);
+}
+
+#[tokio::test]
 async fn messages_that_make_no_sense_are_refused_by_name() {
     use wire::{CreateRequest, CreateStart, ExecRequest, ExecStart, create_request, exec_request};
     let world = World::new(ScriptedSetup::Ready, []);
@@ -330,6 +357,8 @@ async fn messages_that_make_no_sense_are_refused_by_name() {
         vec![create(CreateStart { workflow_id: Some("a\nb".into()), ..start() })],
         vec![create(CreateStart { lifetime: 9, ..start() })],
         vec![create(CreateStart { lifetime: 2, max_age_us: Some(1), ..start() })],
+        vec![create(CreateStart { machine_id: Some("../../etc".into()), ..start() })],
+        vec![create(CreateStart { lifetime: 2, machine_id: Some("aaaaaaaaaa".into()), ..start() })],
         vec![create(CreateStart { memory_mib: Some(0), ..start() })],
         vec![create(CreateStart { vcpus: Some(0), ..start() })],
         vec![create(CreateStart { memory_limit_mib: Some(0), ..start() })],
@@ -365,6 +394,8 @@ async fn messages_that_make_no_sense_are_refused_by_name() {
     InvalidArgument: `workflow_id` must be 1 to 200 bytes without control characters
     InvalidArgument: `lifetime` has the unknown value 9
     InvalidArgument: `max_age_us` is for detached machines
+    InvalidArgument: `../../etc` is not a machine's id: those have ten lower-case letters and digits
+    InvalidArgument: `machine_id` is for detached machines
     InvalidArgument: `memory_mib` is 0; leave it out for what the image asks for
     InvalidArgument: `vcpus` is 0; leave it out for what the image asks for
     InvalidArgument: `memory_limit_mib` is 0; leave it out for what the image asks for

@@ -13,6 +13,7 @@ use image::IMAGE;
 pub use image::{BuildCommand, DebianArgs, ImageCommand, TinyArgs};
 pub use machines::{
     CreateArgs, EventsArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, PsArgs, RmArgs, ShellArgs, StatsArgs,
+    StreamArg,
 };
 
 /// Run CI workflows in disposable microVMs.

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::exec_ids::ExecIds;
-use super::execs::Execs;
+use super::execs::{Execs, Fingerprint};
 use super::inspect::SetupRecord;
-use super::registry::Lifetime;
+use super::registry::{Asker, Creation, Lifetime};
 use super::summary::{State, Summary};
 use crate::runtime::{DestroyMode, Machine, MachineFacts, MachineId, MachineUsage, Verdict};
 
@@ -72,6 +72,8 @@ pub(super) struct Entry {
     /// That callers hold.
     pub execs: Execs,
     pub lifetime: Lifetime,
+    /// See [`Creation`].
+    fingerprint: Option<Fingerprint>,
     pub setup: SetupRecord,
     running: AtomicU32,
 }
@@ -103,14 +105,10 @@ impl Drop for RunningExec<'_> {
 }
 
 impl Entry {
-    pub(super) fn new(
-        id: MachineId,
-        serial: u64,
-        workflow_id: String,
-        creator_uid: u32,
-        asked: MachineFacts,
-        lifetime: Lifetime,
-    ) -> Self {
+    pub(super) fn new(creation: &Creation, serial: u64, asked: MachineFacts) -> Self {
+        let Creation { request, creator_uid, lifetime, fingerprint } = creation;
+        let (creator_uid, lifetime, fingerprint) = (*creator_uid, *lifetime, *fingerprint);
+        let (id, workflow_id) = (request.id.clone(), request.workflow_id.clone());
         let (created_at, stage) = (SystemTime::now(), watch::Sender::new(Stage::SettingUp));
         let (orders, running) = (Orders::default(), AtomicU32::new(0));
         let (exec_ids, setup) = (ExecIds::default(), SetupRecord::default());
@@ -126,9 +124,25 @@ impl Entry {
             orders,
             exec_ids,
             lifetime,
+            fingerprint,
             setup,
             execs,
             running,
+        }
+    }
+
+    /// Whether this is what is asked for, by who asked for it.
+    pub(super) fn is_of(&self, asker: Asker) -> bool {
+        let Asker { uid, fingerprint } = asker;
+        fingerprint.is_some() && (self.fingerprint, self.creator_uid) == (fingerprint, uid)
+    }
+
+    /// Whether it is, or has been.
+    pub(super) fn was_ready(&self) -> bool {
+        match &*self.stage.borrow() {
+            Stage::SettingUp | Stage::Forgotten => false,
+            Stage::Ready(_) | Stage::Ending(_) | Stage::Stuck(..) => true,
+            Stage::Ended(end) => end.facts.is_some(),
         }
     }
 

@@ -37,6 +37,6 @@ pub use execs::{
     Ask, Asks, Attachment, Fingerprint, HeldExec, Holding, MAX_LINGER, MAX_WAITING_EXECS, News, NewsReader,
 };
 pub use inspect::{Inspection, MachineStats, PhaseRecord};
-pub use registry::{Creation, ENDED_KEPT, Lifetime, Machines};
+pub use registry::{Asker, Creation, ENDED_KEPT, Lifetime, Machines};
 pub use runtime::ListedRuntime;
 pub use summary::{Counts, State, Summary};

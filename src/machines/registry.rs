@@ -13,6 +13,7 @@ use tracing::info;
 use super::entry::{Entry, Stage};
 use super::error::{CreateError, DestroyError};
 use super::events::{EventLog, Happening};
+use super::execs::Fingerprint;
 use super::owner::Owner;
 use super::summary::{Counts, State, Summary};
 use crate::metrics::{MachineState, Metrics};
@@ -36,6 +37,22 @@ pub struct Creation {
     pub request: SetupRequest,
     pub creator_uid: u32,
     pub lifetime: Lifetime,
+    /// Of all that is asked for, where the caller has chosen the id; `None`: it is ours, and asked for once.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Who asks for what, so that it is known when it is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    pub uid: u32,
+    /// See [`Creation`].
+    pub fingerprint: Option<Fingerprint>,
+}
+
+impl Creation {
+    pub fn asker(&self) -> Asker {
+        Asker { uid: self.creator_uid, fingerprint: self.fingerprint }
+    }
 }
 
 /// The machines that this process holds. Clones share them.
@@ -130,8 +147,8 @@ impl Machines {
         events: SetupEvents,
         cancel: CancellationToken,
     ) -> Result<Summary, CreateError> {
-        let Creation { request, creator_uid, lifetime } = creation;
-        let entry = self.registry.admit(&request, creator_uid, lifetime)?;
+        let entry = self.registry.admit(&creation)?;
+        let Creation { request, lifetime, .. } = creation;
         let observed = Arc::clone(&entry);
         let events = events.observed(Arc::new(move |event| observed.setup.note(event)));
         let (reply, ready) = oneshot::channel();
@@ -146,6 +163,26 @@ impl Machines {
             Ok(Err(error)) => Err(CreateError::Setup(error)),
             // The task was dropped with its tokio runtime: the whole process ends.
             Err(_) => Err(CreateError::Draining),
+        }
+    }
+
+    /// The machine that was asked for already, once it is ready; `None`: there is none, or it never was ready.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] when its id is that of a machine which is another's, was asked for otherwise, or has ended.
+    pub async fn created(&self, id: &MachineId, asker: Asker) -> Result<Option<Summary>, CreateError> {
+        let Some(entry) = self.registry.find(id) else { return Ok(None) };
+        let exists = || CreateError::Exists(entry.id.clone());
+        if !entry.is_of(asker) {
+            return Err(exists());
+        }
+        let mut stage = entry.stage.subscribe();
+        // The sender is the entry's, so this can't fail.
+        let _ = stage.wait_for(|stage| !matches!(stage, Stage::SettingUp)).await;
+        match entry.stage() {
+            Stage::Ready(_) | Stage::Ending(_) | Stage::Stuck(..) => Ok(Some(entry.summary())),
+            Stage::Ended(end) if end.facts.is_some() => Err(exists()),
+            Stage::SettingUp | Stage::Ended(_) | Stage::Forgotten => Ok(None),
         }
     }
 
@@ -249,13 +286,12 @@ impl Registry {
         Ok(())
     }
 
-    fn admit(
-        &self,
-        request: &SetupRequest,
-        creator_uid: u32,
-        lifetime: Lifetime,
-    ) -> Result<Arc<Entry>, CreateError> {
+    fn admit(&self, creation: &Creation) -> Result<Arc<Entry>, CreateError> {
+        let request = &creation.request;
         let mut table = self.lock();
+        table
+            .ended
+            .retain(|entry| !(entry.id == request.id && entry.is_of(creation.asker()) && !entry.was_ready()));
         if table.find(&request.id).is_some() {
             return Err(CreateError::Exists(request.id.clone()));
         }
@@ -267,10 +303,8 @@ impl Registry {
             memory_limit_mib: request.memory_limit_mib.map(u64::from),
             ..MachineFacts::default()
         };
-        let (id, workflow_id) = (request.id.clone(), request.workflow_id.clone());
-        let serial = table.next_serial;
-        let entry = Entry::new(id.clone(), serial, workflow_id, creator_uid, asked, lifetime);
-        let entry = Arc::new(entry);
+        let id = request.id.clone();
+        let entry = Arc::new(Entry::new(creation, table.next_serial, asked));
         table.next_serial += 1;
         self.happened(&entry, Happening::Created { image: request.image.clone() });
         table.living.insert(id, Arc::clone(&entry));

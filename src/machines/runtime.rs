@@ -45,7 +45,7 @@ impl Runtime for ListedRuntime {
     ) -> Result<Box<dyn Machine>, SetupError> {
         // Its owner is the value that is returned, not the call's token.
         let lifetime = Lifetime::Detached { max_age: None };
-        let creation = Creation { request, creator_uid: self.creator_uid, lifetime };
+        let creation = Creation { request, creator_uid: self.creator_uid, lifetime, fingerprint: None };
         match self.machines.create(creation, events, cancel).await {
             Ok(created) => {
                 let (machines, id) = (self.machines.clone(), created.id);

@@ -50,7 +50,7 @@ fn creation(id: &MachineId, lifetime: Lifetime) -> Creation {
         batch: Vec::new(),
         deadline: None,
     };
-    Creation { request, creator_uid: 1000, lifetime }
+    Creation { request, creator_uid: 1000, lifetime, fingerprint: None }
 }
 
 fn id() -> MachineId {
@@ -162,6 +162,40 @@ async fn one_id_names_one_machine_also_after_its_end() {
     world.destroy(&id).await;
     assert!(matches!(again().await, Err(CreateError::Exists(_))));
     assert_eq!(world.journal.entries(), ["setup", "destroy Kill"]);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_same_again_by_its_id_gets_the_same_machine() {
+    let world = world(ScriptedSetup::Ready, []);
+    let id = id();
+    let asked = || Creation { fingerprint: Some([7; 32]), ..creation(&id, DETACHED) };
+    assert_eq!(world.machines.created(&id, asked().asker()).await.unwrap(), None);
+    let cancel = CancellationToken::new;
+    let made = world.machines.create(asked(), SetupEvents::ignored(), cancel()).await.unwrap();
+    assert_eq!(world.machines.created(&id, asked().asker()).await.unwrap(), Some(made));
+    for other in [
+        Creation { fingerprint: Some([8; 32]), ..asked() },
+        Creation { fingerprint: None, ..asked() },
+        Creation { creator_uid: 1001, ..asked() },
+    ] {
+        assert!(matches!(world.machines.created(&id, other.asker()).await, Err(CreateError::Exists(_))));
+    }
+    assert_eq!(world.journal.entries(), ["setup"]);
+    world.destroy(&id).await;
+    assert!(matches!(world.machines.created(&id, asked().asker()).await, Err(CreateError::Exists(_))));
+}
+
+#[tokio::test]
+async fn one_that_was_never_ready_is_made_anew() {
+    let world = world(ScriptedSetup::Fails(SetupFailure::Ended(crashed())), []);
+    let id = id();
+    let asked = || Creation { fingerprint: Some([7; 32]), ..creation(&id, DETACHED) };
+    for _ in 0..2 {
+        assert_eq!(world.machines.created(&id, asked().asker()).await.unwrap(), None);
+        let failed = world.machines.create(asked(), SetupEvents::ignored(), CancellationToken::new()).await;
+        assert!(matches!(failed, Err(CreateError::Setup(_))), "{failed:?}");
+        assert_eq!(world.machines.list(true).len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -36,7 +36,8 @@ fn creation(id: &MachineId, workflow_id: &str) -> Creation {
         batch: Vec::new(),
         deadline: None,
     };
-    Creation { request, creator_uid: 1000, lifetime: Lifetime::Detached { max_age: None } }
+    let lifetime = Lifetime::Detached { max_age: None };
+    Creation { request, creator_uid: 1000, lifetime, fingerprint: None }
 }
 
 async fn create(machines: &Machines, workflow_id: &str) -> Option<MachineId> {

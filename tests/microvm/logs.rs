@@ -65,6 +65,13 @@ fn a_run_that_has_ended_is_shown_again_as_it_was() {
     let rest = logs(&sandbox, &["--from", &from.to_string()]);
     assert_eq!(rest.stdout, b"\xff", "{}", rest.said());
 
+    let part = logs(&sandbox, &["--step", "say", "--offset", "1"]);
+    assert_eq!(part.stdout, b"ut\n\xff", "{}", part.said());
+    assert_eq!(part.stderr, "", "nothing but the stream");
+    let aside = logs(&sandbox, &["--step", "say", "--stream", "stderr"]);
+    assert_eq!((aside.stdout.as_slice(), aside.stderr.as_str()), (&b"err\n"[..], ""), "{}", aside.said());
+    logs(&sandbox, &["--offset", "1"]).expect_code(2).expect_stderr("--step");
+
     let mistyped = format!("{}{}", &id[..9], if id.ends_with('0') { '1' } else { '0' });
     logs(&sandbox, &[&mistyped]).expect_code(2).expect_stderr("did you mean").expect_stderr(id);
     let none = logs(&sandbox, &["zzzzzzzzzz"]);

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use creel_proto::v1 as wire;
-use creel_proto::v1::log_record;
+use creel_proto::v1::{log_record, stream_place};
 
-use super::since_epoch_us;
-use crate::state::log::{ExpiredRange, LineKind, LogLine, Payload, Record, StepStatus, Stream};
+use super::{Malformed, required, since_epoch_us};
+use crate::state::log::{
+    ExpiredRange, LineKind, LogLine, Payload, Record, StepStatus, Stream, StreamOffset, StreamPiece,
+};
 
 fn stream(stream: Stream) -> wire::Stream {
     match stream {
@@ -68,12 +70,42 @@ impl From<LogLine> for wire::LogLine {
             step_command: line.step_command.unwrap_or_default(),
             continued: line.continued,
             record: line.record,
+            raw_offset: line.raw_offset,
         }
     }
 }
 
 impl From<ExpiredRange> for wire::LogExpired {
     fn from(range: ExpiredRange) -> Self {
-        Self { from: range.from, to: range.to, bytes: range.bytes }
+        Self { from: range.from, to: range.to, bytes: range.bytes, step: range.step }
     }
+}
+
+impl From<StreamPiece> for wire::LogPiece {
+    fn from(piece: StreamPiece) -> Self {
+        Self {
+            offset: piece.offset,
+            raw_offset: piece.raw_offset,
+            time_us: since_epoch_us(SystemTime::from(piece.time)),
+            data: piece.bytes,
+        }
+    }
+}
+
+/// A stream of one step, and from where on.
+pub(in crate::api) fn stream_place(
+    place: &wire::StreamPlace,
+) -> Result<(i32, Stream, StreamOffset), Malformed> {
+    let stream = match wire::Stream::try_from(place.stream) {
+        Ok(wire::Stream::Stdout) => Stream::Stdout,
+        Ok(wire::Stream::Stderr) => Stream::Stderr,
+        Ok(wire::Stream::Unspecified) | Err(_) => {
+            return Err(Malformed::unknown("stream.stream", place.stream));
+        }
+    };
+    let from = match required(place.from, "stream.from")? {
+        stream_place::From::Offset(offset) => StreamOffset::Stored(offset),
+        stream_place::From::RawOffset(offset) => StreamOffset::Raw(offset),
+    };
+    Ok((place.step, stream, from))
 }

@@ -4,7 +4,7 @@
 //! there and back is the same, to the microsecond.
 
 pub(super) mod exec;
-mod log;
+pub(super) mod log;
 mod machine;
 mod observe;
 mod setup;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use creel_proto::v1 as wire;
 use creel_proto::v1::create_event::Event;
 use futures_util::StreamExt;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,11 +19,12 @@ use tonic::{Status, Streaming};
 
 use super::{Events, MachinesService, check_name, source};
 use crate::api::connection::Caller;
+use crate::api::convert::machine_id;
 use crate::api::gate::CallPlace;
 use crate::api::status;
 use crate::api::turns::Turns;
 use crate::engine::WORK_DIR;
-use crate::machines::{CreateError, Creation, Lifetime, Machines};
+use crate::machines::{Asker, CreateError, Creation, Lifetime, Machines};
 use crate::runtime::{
     MachineId, Outcome, Phase, SetupError, SetupEvents, SetupFailure, SetupRequest, Tenant,
 };
@@ -81,7 +84,14 @@ impl Create {
             )));
         }
         let creator_uid = caller.credentials.uid;
-        let id = MachineId::random().map_err(status::internal)?;
+        if lifetime == Lifetime::Attached && start.machine_id.is_some() {
+            return Err(Status::invalid_argument("`machine_id` is for detached machines"));
+        }
+        let fingerprint = start.machine_id.is_some().then(|| Sha256::digest(start.encode_to_vec()).into());
+        let id = match &start.machine_id {
+            Some(chosen) => machine_id(chosen).map_err(status::malformed)?,
+            None => MachineId::random().map_err(status::internal)?,
+        };
         let workflow_id = start.workflow_id.unwrap_or_else(|| id.to_string());
         check_name(&workflow_id, "workflow_id")?;
         check_name(&start.image, "image")?;
@@ -104,7 +114,7 @@ impl Create {
             deadline,
         };
         Ok(Self {
-            creation: Creation { request, creator_uid, lifetime },
+            creation: Creation { request, creator_uid, lifetime, fingerprint },
             has_source: start.has_source,
             caller,
         })
@@ -152,6 +162,10 @@ impl Call {
 
     async fn create(&self, create: Create, messages: Streaming<wire::CreateRequest>) -> Result<(), Status> {
         let Create { mut creation, has_source, caller } = create;
+        let (asker, asked) = (creation.asker(), creation.request.id.clone());
+        if asker.fingerprint.is_some() && self.created(&asked, asker).await? {
+            return Ok(());
+        }
         // The decoder's room for messages goes with them, as the call may last as long as the machine.
         if has_source {
             let source = self.receive(messages, &caller, creation.request.deadline).await?;
@@ -172,6 +186,13 @@ impl Call {
         let (created, ()) = tokio::join!(create, forward);
         match created {
             Ok(machine) => self.say(Event::Ready(machine.into())).await,
+            // By a call that came in between.
+            Err(CreateError::Exists(id)) if asker.fingerprint.is_some() => {
+                return match self.created(&id, asker).await? {
+                    true => Ok(()),
+                    false => Err(status::create_failed(&CreateError::Exists(id))),
+                };
+            }
             Err(error) => {
                 if let CreateError::Setup(error) = &error {
                     self.say(Event::Failed(error.clone().into())).await;
@@ -185,6 +206,15 @@ impl Call {
             self.say(Event::Ended(ended.into())).await;
         }
         Ok(())
+    }
+
+    /// Tells of the machine that was asked for already; `false`: there is none.
+    async fn created(&self, id: &MachineId, asker: Asker) -> Result<bool, Status> {
+        let created = self.machines.created(id, asker).await;
+        let Some(machine) = created.map_err(|error| status::create_failed(&error))? else { return Ok(false) };
+        self.say(Event::Accepted(wire::CreateAccepted { machine_id: id.to_string() })).await;
+        self.say(Event::Ready(machine.into())).await;
+        Ok(true)
     }
 
     /// The source archive, once it is this call's turn.

@@ -88,7 +88,10 @@ impl machines_server::Machines for MachinesService {
         let Some(wire::create_request::Message::Start(start)) = first else {
             return Err(Status::invalid_argument("the first message of a call must be `start`"));
         };
-        self.machines.check_room().map_err(|error| status::create_failed(&error))?;
+        // One that is there already takes no room.
+        if start.machine_id.is_none() {
+            self.machines.check_room().map_err(|error| status::create_failed(&error))?;
+        }
         let create = create::Create::new(start, caller)?;
         Ok(Response::new(create.run(self, messages, place)))
     }

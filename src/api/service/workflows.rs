@@ -16,6 +16,7 @@ use tracing::Span;
 
 use super::{Events, place};
 use crate::api::connection::Caller;
+use crate::api::convert::log::stream_place;
 use crate::api::convert::microseconds;
 use crate::api::convert::workflow as convert;
 use crate::api::places::{Places, Quota};
@@ -221,7 +222,13 @@ impl workflows_server::Workflows for WorkflowsService {
 
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let (asker, place, caller) = (asker(&request)?, place(&request)?, caller(&request)?);
-        let wire::LogsRequest { workflow, from_record, follow, lines } = request.into_inner();
+        let wire::LogsRequest { workflow, from_record, follow, lines, stream } = request.into_inner();
+        let stream = stream.as_ref().map(stream_place).transpose().map_err(status::malformed)?;
+        if stream.is_some() && (lines || from_record != 0) {
+            return Err(Status::invalid_argument(
+                "`stream` has an offset of its own; leave out `from_record` and `lines`",
+            ));
+        }
         let found = self.found(asker, workflow, Wanted::Step).await?;
         let reader = self.readers.take(caller.credentials.uid, caller.standing);
         let reader = reader
@@ -231,7 +238,7 @@ impl workflows_server::Workflows for WorkflowsService {
             Found::Past(view) => self.workflows.past_log(&view.machine_id, from_record).await,
         };
         let follower = follower.map_err(|refusal| status::refused(&refusal, Wanted::Step))?;
-        let reading = logs::Reading::new(follower, follow, lines);
+        let reading = logs::Reading::new(follower, stream, follow, lines);
         let events = try_unfold((reading, place, reader), |(mut reading, place, reader)| async move {
             let event = reading.next().await?;
             Ok(event.map(|event| (event, (reading, place, reader))))

@@ -150,7 +150,7 @@ async fn list(client: &mut Client, ended: bool) -> Vec<wire::Workflow> {
 
 /// The log as lines: `step kind content`.
 async fn lines(client: &mut Client, id: &str, from_record: u64, follow: bool) -> Vec<String> {
-    let request = wire::LogsRequest { workflow: key(id), from_record, follow, lines: true };
+    let request = wire::LogsRequest { workflow: key(id), from_record, follow, lines: true, stream: None };
     let mut events = client.logs(request).await.unwrap().into_inner();
     let mut told = Vec::new();
     while let Some(event) = timeout(SOON, events.message()).await.unwrap().unwrap() {

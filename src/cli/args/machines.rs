@@ -139,6 +139,14 @@ pub struct PsArgs {
     pub json: JsonArg,
 }
 
+/// A step's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum StreamArg {
+    #[default]
+    Stdout,
+    Stderr,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Shows what the steps of a run have written: their stdout on stdout, their stderr on stderr,
@@ -148,6 +156,7 @@ Examples:
   creel logs                      the last run
   creel logs -f test              the last run of workflow test, as it goes on
   creel logs k3v9 --step build    one step of the run whose id begins so
+  creel logs -f --step 0 --offset 65536 >>out    its stdout alone, from where a file stopped
   creel logs --json | jq -r 'select(.stream == \"stderr\").content'
   creel logs --console -f k3v9w0x2ma   what the guest's kernel says, of a living machine")]
 pub struct LogsArgs {
@@ -163,6 +172,12 @@ pub struct LogsArgs {
     /// Only this step, by its number from 0 or its name
     #[arg(long, value_name = "N|NAME")]
     pub step: Option<String>,
+    /// Only this stream of --step, and nothing beside it
+    #[arg(long, value_enum, requires = "step", conflicts_with_all = ["from", "json"])]
+    pub stream: Option<StreamArg>,
+    /// Begin with this byte of the stream, as the log has it [default stream: stdout]
+    #[arg(long, value_name = "BYTE", requires = "step", conflicts_with_all = ["from", "json"])]
+    pub offset: Option<u64>,
     /// The console of machine ID instead, byte for byte: its guest wrote it
     #[arg(long, requires = "id", conflicts_with_all = ["from", "step", "json"])]
     pub console: bool,

@@ -6,13 +6,14 @@ mod find;
 mod show;
 
 use find::{Found, find};
-use show::{Filter, Writer};
+use show::{Filter, Writer, write_stream};
 
-use super::args::LogsArgs;
+use super::args::{LogsArgs, StreamArg};
 use super::context::Context;
 use super::failure::{Failure, with_causes};
 use super::machines;
 use crate::exit::Exit;
+use crate::state::log::{Stream, StreamOffset};
 
 /// `creel logs`.
 ///
@@ -39,7 +40,18 @@ pub(super) async fn logs(context: &Context, arguments: &LogsArgs) -> Result<Exit
     let log = records
         .follow(&id, arguments.from, arguments.follow)
         .map_err(|error| Failure::host(with_causes(&error)))?;
-    let written = Writer::new(arguments.json, names, filter).write(log).await;
+    let stream = match (filter, arguments.stream, arguments.offset) {
+        (Filter::All, ..) | (_, None, None) => None,
+        (Filter::Step(step), stream, offset) => {
+            Some((step, Stream::from(stream.unwrap_or_default()), offset.unwrap_or(0)))
+        }
+    };
+    let written = match stream {
+        Some((step, stream, offset)) => {
+            write_stream(log.of_stream(step, stream, StreamOffset::Stored(offset))).await
+        }
+        None => Writer::new(arguments.json, names, filter).write(log).await,
+    };
     match written {
         Ok(()) => {}
         // `creel logs | head`.
@@ -50,4 +62,13 @@ pub(super) async fn logs(context: &Context, arguments: &LogsArgs) -> Result<Exit
         eprintln!("note: the run was lost: its creel ended while it ran");
     }
     Ok(Exit::Success)
+}
+
+impl From<StreamArg> for Stream {
+    fn from(stream: StreamArg) -> Self {
+        match stream {
+            StreamArg::Stdout => Self::Stdout,
+            StreamArg::Stderr => Self::Stderr,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::cli::failure::{Failure, with_causes};
 use crate::cli::render::{Colour, Palette};
 use crate::state::log::{
     Control, FollowError, Follower, LineSplitter, LogLine, Payload, Record, SETUP_STEP, StepStatus, Stream,
+    StreamExpired, StreamFollower,
 };
 use crate::text::printable;
 
@@ -101,6 +102,8 @@ impl Writer {
             match next {
                 Ok(record) if self.filter.has(record.step) => self.record(&record)?,
                 Ok(_) => {}
+                // What is cut of other steps is nothing that is missed here.
+                Err(FollowError::Expired(range)) if !self.filter.has(range.step) => {}
                 Err(FollowError::Expired(range)) => {
                     self.finish()?;
                     let line = LogLine::expired(&range, Timestamp::now());
@@ -166,6 +169,23 @@ impl Writer {
         // Marks are beside the matter: a closed stderr is no reason to stop.
         let _ = writeln!(io::stderr().lock(), "{apart}{text}");
     }
+}
+
+/// The bytes of one stream and nothing else; what is gone is told beside them.
+///
+/// # Errors
+/// When it can't be read, or not be written.
+pub(super) async fn write_stream(mut stream: StreamFollower) -> Result<(), WriteError> {
+    while let Some(next) = stream.next().await {
+        match next {
+            Ok(piece) => out(&piece.bytes)?,
+            Err(gone @ StreamExpired::Expired { .. }) => {
+                let _ = writeln!(io::stderr().lock(), "note: {gone}");
+            }
+            Err(StreamExpired::Log(error)) => return Err(WriteError::Failed(with_causes(&error))),
+        }
+    }
+    Ok(())
 }
 
 fn all_out(lines: &[LogLine]) -> io::Result<()> {

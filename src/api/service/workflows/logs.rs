@@ -1,4 +1,4 @@
-//! `Logs`: records or lines, read as fast as the caller takes them.
+//! `Logs`: records, lines, or the bytes of one stream, read as fast as the caller takes them.
 
 use std::collections::VecDeque;
 
@@ -11,21 +11,65 @@ use super::lines::Lines;
 use crate::api::service::blocking;
 use crate::api::status;
 use crate::error::with_causes;
-use crate::state::log::{FollowError, Follower, Record};
+use crate::state::log::{
+    FollowError, Follower, Record, Stream, StreamExpired, StreamFollower, StreamOffset, StreamPiece,
+};
 
 /// What is read at once.
 const BATCH_BYTES: u64 = 128 << 10;
 const BATCH_RECORDS: usize = 256;
 
-type Item = Result<Record, FollowError>;
+/// What is read.
+#[derive(Debug)]
+enum Item {
+    Record(Record),
+    Piece(StreamPiece),
+    /// Something that is no longer kept.
+    Gone(Event),
+    Failed(String),
+}
+
+impl Item {
+    fn output_bytes(&self) -> u64 {
+        match self {
+            Self::Record(record) => record.output_bytes(),
+            Self::Piece(piece) => piece.bytes.len() as u64,
+            Self::Gone(_) | Self::Failed(_) => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    Records(Follower),
+    Stream(StreamFollower),
+}
+
+impl Source {
+    /// The next item, waited for if need be. Safe to cancel.
+    async fn next(&mut self) -> Option<Item> {
+        Some(match self {
+            Self::Records(follower) => match follower.next().await? {
+                Ok(record) => Item::Record(record),
+                Err(FollowError::Expired(range)) => Item::Gone(Event::Expired(range.into())),
+                Err(FollowError::Log(error)) => Item::Failed(with_causes(&error)),
+            },
+            Self::Stream(follower) => match follower.next().await? {
+                Ok(piece) => Item::Piece(piece),
+                Err(StreamExpired::Expired { from, to }) => Item::Gone(Event::Gap(wire::LogGap { from, to })),
+                Err(StreamExpired::Log(error)) => Item::Failed(with_causes(&error)),
+            },
+        })
+    }
+}
 
 /// One call.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// `None` while it is read in another thread, and at its end.
-    follower: Option<Follower>,
+    source: Option<Source>,
     follow: bool,
-    /// `None`: records are wanted.
+    /// `None`: they come as they are read.
     lines: Option<Lines>,
     read: VecDeque<Item>,
     /// The lines that never ended are told.
@@ -41,9 +85,18 @@ enum Now {
 }
 
 impl Reading {
-    pub(super) fn new(follower: Follower, follow: bool, lines: bool) -> Self {
+    pub(super) fn new(
+        follower: Follower,
+        stream: Option<(i32, Stream, StreamOffset)>,
+        follow: bool,
+        lines: bool,
+    ) -> Self {
         let lines = lines.then(Lines::default);
-        Self { follower: Some(follower), follow, lines, read: VecDeque::new(), finished: false }
+        let source = match stream {
+            Some((step, stream, from)) => Source::Stream(follower.of_stream(step, stream, from)),
+            None => Source::Records(follower),
+        };
+        Self { source: Some(source), follow, lines, read: VecDeque::new(), finished: false }
     }
 
     /// The next event; `None` at the end.
@@ -59,18 +112,19 @@ impl Reading {
                 continue;
             };
             let event = match (item, &mut self.lines) {
-                (Ok(record), None) => Event::Record(record.into()),
-                (Ok(record), Some(lines)) => {
+                (Item::Record(record), None) => Event::Record(record.into()),
+                (Item::Record(record), Some(lines)) => {
                     lines.push(record);
                     continue;
                 }
-                (Err(FollowError::Expired(range)), None) => Event::Expired(range.into()),
-                (Err(FollowError::Expired(range)), Some(lines)) => {
+                (Item::Piece(piece), _) => Event::Piece(piece.into()),
+                (Item::Gone(gone), None) => gone,
+                (Item::Gone(gone), Some(lines)) => {
                     lines.finish();
-                    lines.append(Event::Expired(range.into()));
+                    lines.append(gone);
                     continue;
                 }
-                (Err(FollowError::Log(error)), _) => return Err(status::internal(with_causes(&error))),
+                (Item::Failed(why), _) => return Err(status::internal(why)),
             };
             return Ok(Some(wire::LogEvent { event: Some(event) }));
         }
@@ -78,7 +132,7 @@ impl Reading {
 
     /// Reads what there is, and waits if nothing is; `false` at the end.
     async fn read_on(&mut self) -> Result<bool, Status> {
-        let Some(follower) = self.follower.take() else {
+        let Some(source) = self.source.take() else {
             return Ok(match &mut self.lines {
                 Some(lines) if !self.finished => {
                     self.finished = true;
@@ -89,7 +143,7 @@ impl Reading {
             });
         };
         // What was written long ago is on the disk.
-        let (mut follower, read, now) = blocking(move || batch(follower)).await?;
+        let (mut source, read, now) = blocking(move || batch(source)).await?;
         self.read = read;
         let ended = match now {
             Now::More => false,
@@ -98,28 +152,28 @@ impl Reading {
             Now::Nothing if !self.read.is_empty() => false,
             Now::Nothing => {
                 // What is written now is read from memory.
-                self.read.extend(follower.next().await);
+                self.read.extend(source.next().await);
                 self.read.is_empty()
             }
         };
         if !ended {
-            self.follower = Some(follower);
+            self.source = Some(source);
         }
         Ok(true)
     }
 }
 
-fn batch(mut follower: Follower) -> (Follower, VecDeque<Item>, Now) {
+fn batch(mut source: Source) -> (Source, VecDeque<Item>, Now) {
     let (mut read, mut bytes) = (VecDeque::new(), 0);
     while bytes < BATCH_BYTES && read.len() < BATCH_RECORDS {
-        match follower.next().now_or_never() {
-            None => return (follower, read, Now::Nothing),
-            Some(None) => return (follower, read, Now::End),
+        match source.next().now_or_never() {
+            None => return (source, read, Now::Nothing),
+            Some(None) => return (source, read, Now::End),
             Some(Some(item)) => {
-                bytes += item.as_ref().map_or(0, Record::output_bytes);
+                bytes += item.output_bytes();
                 read.push_back(item);
             }
         }
     }
-    (follower, read, Now::More)
+    (source, read, Now::More)
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::runtime::Stream;
 
 async fn following(client: &mut Client, from_record: u64, follow: bool) -> tonic::Streaming<wire::LogEvent> {
-    let request = wire::LogsRequest { workflow: key("w"), from_record, follow, lines: false };
+    let request = wire::LogsRequest { workflow: key("w"), from_record, follow, lines: false, stream: None };
     client.logs(request).await.unwrap().into_inner()
 }
 
@@ -85,7 +85,7 @@ async fn one_who_does_not_read_holds_nothing_up_and_is_told_what_is_gone() {
                 gone += expired.bytes;
                 (expired.from, expired.to)
             }
-            Event::Line(_) => panic!("records were asked for"),
+            other => panic!("records were asked for: {other:?}"),
         };
         assert_eq!(from, expected.unwrap_or(from), "nothing is left out in silence");
         expected = Some(to);
@@ -112,4 +112,58 @@ async fn lines_are_whole_however_they_were_written() {
     assert!(data[2..5002].iter().all(|line| line.is_empty()));
     assert_eq!(data[5002..].concat(), format!("{long}end"));
     assert_eq!(data.len(), 5005, "a line of 100,000 bytes comes in two pieces");
+}
+
+/// Pieces of one stream, and what is between them.
+async fn of_stream(
+    client: &mut Client,
+    of: wire::Stream,
+    from: wire::stream_place::From,
+) -> Result<Vec<(u64, Vec<u8>)>, tonic::Status> {
+    let stream = Some(wire::StreamPlace { step: 0, stream: of.into(), from: Some(from) });
+    let request = wire::LogsRequest { workflow: key("w"), stream, ..Default::default() };
+    let (mut events, mut pieces) = (client.logs(request).await?.into_inner(), Vec::new());
+    while let Some(event) = next(&mut events).await {
+        let Event::Piece(piece) = event else { panic!("{event:?}") };
+        pieces.push((piece.offset, piece.data.to_vec()));
+    }
+    Ok(pieces)
+}
+
+#[tokio::test]
+async fn one_stream_is_read_from_any_byte_on() {
+    use wire::stream_place::From;
+    let talking = ScriptedExec::exits(0)
+        .writing(Stream::Stdout, b"one ".to_vec())
+        .writing(Stream::Stderr, b"aside".to_vec())
+        .writing(Stream::Stdout, b"two\xff".to_vec());
+    let world = world(ScriptedSetup::Ready, [talking]);
+    let mut client = client(&world).await;
+    init(&mut client, "w").await;
+    set_up(&mut client, "w").await.unwrap();
+    step(&mut client, "w", 0).await.unwrap();
+    let (stdout, stderr) = (wire::Stream::Stdout, wire::Stream::Stderr);
+    let joined = |pieces: Vec<(u64, Vec<u8>)>| {
+        let first = pieces.first().map(|(offset, _)| *offset);
+        (first, pieces.into_iter().flat_map(|(_, data)| data).collect::<Vec<_>>())
+    };
+    for (offset, expected) in [(0, &b"one two\xff"[..]), (2, b"e two\xff"), (7, b"\xff")] {
+        let read = joined(of_stream(&mut client, stdout, From::Offset(offset)).await.unwrap());
+        assert_eq!(read, (Some(offset), expected.to_vec()));
+    }
+    let read = joined(of_stream(&mut client, stdout, From::RawOffset(5)).await.unwrap());
+    assert!(
+        read.0 <= Some(5) && b"one two\xff".ends_with(&read.1) && read.1.ends_with(b"wo\xff"),
+        "{read:?}"
+    );
+    assert_eq!(
+        joined(of_stream(&mut client, stderr, From::Offset(1)).await.unwrap()),
+        (Some(1), b"side".to_vec())
+    );
+    assert_eq!(of_stream(&mut client, stdout, From::Offset(8)).await.unwrap(), []);
+    let unspecified = of_stream(&mut client, wire::Stream::Unspecified, From::Offset(0)).await.unwrap_err();
+    assert_eq!(unspecified.code(), tonic::Code::InvalidArgument);
+    let stream = Some(wire::StreamPlace { step: 0, stream: stdout.into(), from: Some(From::Offset(0)) });
+    let both = wire::LogsRequest { workflow: key("w"), stream, lines: true, ..Default::default() };
+    assert_eq!(client.logs(both).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }

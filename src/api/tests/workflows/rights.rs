@@ -38,7 +38,13 @@ async fn every_call(client: &mut Client, key: wire::WorkflowKey) -> Vec<Code> {
     let workflow = Some(key);
     let code = |status: Status| status.code();
     let acquire = wire::AcquireSlotRequest { workflow: workflow.clone(), no_wait: true };
-    let logs = wire::LogsRequest { workflow: workflow.clone(), from_record: 0, follow: false, lines: false };
+    let logs = wire::LogsRequest {
+        workflow: workflow.clone(),
+        from_record: 0,
+        follow: false,
+        lines: false,
+        stream: None,
+    };
     let step = wire::RunStepRequest { workflow: workflow.clone(), step: 0, secrets: Vec::new() };
     vec![
         client.acquire_slot(acquire).await.map(drop).map_err(code).unwrap_err(),
