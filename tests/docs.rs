@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't read its own repository has failed")]
 
+#[path = "docs/api.rs"]
+mod api;
 #[path = "docs/configuration.rs"]
 mod configuration;
 #[path = "docs/shell.rs"]

@@ -5,10 +5,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use creel::api::{Client, NewMachine};
+use creel::api::{Client, NewMachine, REQUEST_ID};
 use creel::machines::Lifetime;
+use creel_proto::v1::machines_client::MachinesClient;
+use creel_proto::v1::{InspectRequest, ListRequest};
 use rustix::process::Signal;
 use serde_json::Value;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request};
 
 use crate::harness::{PATIENCE, Place};
 
@@ -141,6 +145,58 @@ fn a_json_log_has_the_ids_of_what_each_line_is_about() {
         assert_eq!(line["machine"].as_str().unwrap().len(), 10, "{line}");
         assert_eq!((&line["uid"], &line["tenant"]), (&uid.into(), &format!("local:{uid}").into()), "{line}");
     }
+}
+
+/// One call that is answered, and one that is refused; both carry `id`, and so do their answers.
+fn call_twice_as(socket: &Path, id: &'static str) {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { tokio::net::UnixStream::connect(path).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let named = |metadata: &mut MetadataMap| drop(metadata.insert(REQUEST_ID, id.parse().unwrap()));
+    let is_named = |metadata: &MetadataMap| metadata.get(REQUEST_ID).is_some_and(|told| told == id);
+    let calling = async {
+        let endpoint = tonic::transport::Endpoint::from_static("http://creel");
+        let mut machines = MachinesClient::new(endpoint.connect_with_connector(connector).await.unwrap());
+        let mut list = Request::new(ListRequest { ended: false });
+        named(list.metadata_mut());
+        assert!(is_named(machines.list(list).await.unwrap().metadata()));
+        let unknown = InspectRequest { machine_id: "zzzzzzzzzz".into(), console_bytes: None };
+        let mut inspect = Request::new(unknown);
+        named(inspect.metadata_mut());
+        let refused = machines.inspect(inspect).await.unwrap_err();
+        assert!(refused.code() == Code::NotFound && is_named(refused.metadata()), "{refused:?}");
+    };
+    tokio.block_on(async { tokio::time::timeout(PATIENCE, calling).await.unwrap() });
+}
+
+#[test]
+fn a_caller_s_own_request_id_leads_to_the_lines_of_its_calls() {
+    let place = Place::new();
+    let mut command = place.creeld();
+    command.env("CREEL_DAEMON__LOG_FORMAT", "json").env("CREEL_DAEMON__LOG", "creel=debug");
+    let mut creeld = place.start(command);
+    place.status_with("tcg, hybrid transport");
+    call_twice_as(&place.socket(), "pipeline-7");
+    creeld.signal(Signal::TERM);
+    assert!(creeld.ended().success());
+
+    let log = creeld.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let about: Vec<&Value> = lines.iter().filter(|line| line["request_id"] == "pipeline-7").collect();
+    let levels = |call: &str| -> Vec<&str> {
+        let of_call = about.iter().filter(|line| line["call"] == call);
+        of_call.map(|line| line["level"].as_str().unwrap()).collect()
+    };
+    // Of calls that go well there are many: whoever looks for trouble need not see them.
+    let answered = levels("/creel.v1.Machines/List");
+    assert!(answered.contains(&"debug") && !answered.contains(&"info"), "{answered:?}\n{log}");
+    let refused = levels("/creel.v1.Machines/Inspect");
+    assert!(refused.contains(&"info"), "{refused:?}\n{log}");
+    let uid = rustix::process::geteuid().as_raw();
+    assert!(about.iter().all(|line| line["uid"] == uid), "{about:?}");
 }
 
 #[test]

@@ -9,11 +9,15 @@ Each scenario says what it saw, and ends with 0 when all of it was as the .proto
 
 import argparse
 import hashlib
+import io
+import json
 import os
 import pathlib
 import queue
+import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 
@@ -25,7 +29,7 @@ def stubs(proto, directory):
     subprocess.check_call(
         ["protoc", f"--proto_path={proto}", f"--python_out={directory}", f"--grpc_python_out={directory}",
          f"--plugin=protoc-gen-grpc_python={plugin}", *files])
-    for name, text in (("health", HEALTH), ("status", STATUS)):
+    for name, text in (("health", HEALTH), ("reflection", REFLECTION), ("status", STATUS)):
         (pathlib.Path(directory) / f"{name}.proto").write_text(text)
         subprocess.check_call(
             ["protoc", f"--proto_path={directory}", f"--python_out={directory}", f"--grpc_python_out={directory}",
@@ -41,6 +45,27 @@ message HealthCheckResponse {
   ServingStatus status = 1;
 }
 service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
+"""
+
+# As https://github.com/grpc/grpc/blob/master/src/proto/grpc/reflection/v1/reflection.proto has it; what is left out is
+# passed over.
+REFLECTION = """syntax = "proto3";
+package grpc.reflection.v1;
+message ServerReflectionRequest {
+  oneof message_request { string file_containing_symbol = 4; string list_services = 7; }
+}
+message ServerReflectionResponse {
+  oneof message_response {
+    FileDescriptorResponse file_descriptor_response = 4;
+    ListServiceResponse list_services_response = 6;
+  }
+}
+message FileDescriptorResponse { repeated bytes file_descriptor_proto = 1; }
+message ListServiceResponse { repeated ServiceResponse service = 1; }
+message ServiceResponse { string name = 1; }
+service ServerReflection {
+  rpc ServerReflectionInfo(stream ServerReflectionRequest) returns (stream ServerReflectionResponse);
+}
 """
 
 # google.rpc.Status on the wire, what `grpc-status-details-bin` holds.
@@ -59,6 +84,8 @@ class World:
         import grpc
         import health_pb2
         import health_pb2_grpc
+        import reflection_pb2
+        import reflection_pb2_grpc
         import status_pb2
         from creel.v1 import host_pb2, host_pb2_grpc, machines_pb2, machines_pb2_grpc, workflows_pb2, workflows_pb2_grpc
         self.grpc = grpc
@@ -75,6 +102,8 @@ class World:
         self.h = host_pb2
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.health_request = health_pb2.HealthCheckRequest
+        self.reflection = reflection_pb2_grpc.ServerReflectionStub(self.channel)
+        self.reflection_request = reflection_pb2.ServerReflectionRequest
 
     # ---- what is expected
 
@@ -102,7 +131,51 @@ class World:
                 return kind.FromString(detail.value)
         raise AssertionError(f"no {kind.DESCRIPTOR.full_name} among {[one.type_url for one in status.details]}")
 
+    # ---- what creeld serves and counts
+
+    def reflect(self, **request):
+        """The one answer of reflection."""
+        [answer] = self.reflection.ServerReflectionInfo(iter([self.reflection_request(**request)]), timeout=10)
+        return answer
+
+    def services(self):
+        return {service.name for service in self.reflect(list_services="*").list_services_response.service}
+
+    def measured(self, **expected):
+        """What the metrics say now, which has to be this; `name__kind` is the series `name` of that kind."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(self.arguments.metrics)
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
+        check(answer.startswith("HTTP/1.1 200 "), "the metrics are served")
+        series = dict(line.rsplit(" ", 1) for line in answer.splitlines() if line.startswith("creel_"))
+        for name, value in expected.items():
+            name, _, kind = name.partition("__")
+            name += f'{{kind="{kind}"}}' if kind else ""
+            check(name in series, f"there is a series {name}")
+            check(float(series[name]) == value, f"{name} is {series[name]}, expected {value}")
+
     # ---- machines
+
+    def inspect(self, machine_id, **more):
+        return self.machines.Inspect(self.m.InspectRequest(machine_id=machine_id, **more), timeout=10)
+
+    def files(self, machine_id, data=b"", **work):
+        """What an exec that copies files has written, by stream, and its exit status."""
+        pieces = [self.m.ExecInput(offset=at, data=data[at:at + (64 << 10)]) for at in range(0, len(data), 64 << 10)]
+        start = self.m.ExecRequest(start=self.m.ExecStart(machine_id=machine_id, **work))
+        messages = [start, *(self.m.ExecRequest(input=piece) for piece in pieces)]
+        written = {self.m.STREAM_STDOUT: b"", self.m.STREAM_STDERR: b""}
+        for event in self.machines.Exec(iter(messages), timeout=60):
+            if event.WhichOneof("event") == "output":
+                written[event.output.stream] += event.output.data
+        check(event.verdict.outcome.WhichOneof("outcome") == "exited", f"the copy ends by itself: {event.verdict}")
+        return written[self.m.STREAM_STDOUT], written[self.m.STREAM_STDERR].decode(), event.verdict.outcome.exited
+
+    def asleep(self, machine_id):
+        """Whether some `sleep` runs in the machine."""
+        return self.exec(machine_id, "pidof", "sleep")[1].outcome.exited == 0
 
     def create(self, **start):
         start.setdefault("image", self.image)
@@ -232,8 +305,11 @@ def scenario_machine_bounds(world):
     check(next(call).output.data == b"on\n", "it runs")
     call.cancel()
     world.refused("CANCELLED", lambda: list(call))
-    eventually(10, "no process of it is left", lambda: world.exec(machine.id, "pidof", "sleep")[1].outcome.exited == 1)
-    world.refused("DEADLINE_EXCEEDED", lambda: world.exec(machine.id, "sleep", "100", timeout=1))
+    eventually(10, "no process of it is left", lambda: not world.asleep(machine.id))
+    call = world.machines.Exec(iter([world.m.ExecRequest(start=start)]), timeout=5)
+    check(next(call).WhichOneof("event") == "attached" and next(call).output.data == b"on\n", "another one runs")
+    world.refused("DEADLINE_EXCEEDED", lambda: list(call))
+    eventually(10, "nor of one whose caller's time was over", lambda: not world.asleep(machine.id))
     world.refused("INVALID_ARGUMENT", lambda: world.exec("../../etc", "true"))
     world.refused("NOT_FOUND", lambda: world.exec("zzzzzzzzzz", "true"), "zzzzzzzzzz")
     world.refused("INVALID_ARGUMENT", lambda: world.exec(machine.id))
@@ -242,6 +318,188 @@ def scenario_machine_bounds(world):
     failure = world.details(error, world.m.SetupFailure)
     check("no-such-image" in failure.bad_input, f"details: {failure}")
     world.machines.Destroy(world.m.DestroyRequest(machine_id=machine.id, kill=True), timeout=60)
+
+
+def scenario_machine_in_use(world):
+    """A machine that is looked at, signalled, typed into, and given files, by whoever is told of all that."""
+    m = world.m
+    listed = {image.name: image for image in world.images.List(world.h.ListImagesRequest(), timeout=10).images}
+    inspect_image = lambda name: world.images.Inspect(world.h.InspectImageRequest(name=name), timeout=10)
+    image = inspect_image(world.image)
+    check((image.arch, image.memory_mib, image.vcpus)
+          == (listed[image.name].arch, listed[image.name].memory_mib, listed[image.name].vcpus), "an image is as it is listed")
+    check(listed[image.name].size_bytes > 0 and not listed[image.name].problem, "nothing is wrong with it")
+    check(image.shell.startswith("/") and isinstance(json.loads(image.spec_json), dict), f"it has a shell: {image.shell}")
+    world.refused("NOT_FOUND", lambda: inspect_image("no-such-image"), "no-such-image")
+    world.refused("INVALID_ARGUMENT", lambda: inspect_image("../etc"))
+
+    before = list(world.machines.Events(m.EventsRequest(), timeout=10))
+    last = before[-1].machine.sequence if before else 0
+    world.refused("OUT_OF_RANGE", lambda: world.machines.Events(m.EventsRequest(since=last + 1000), timeout=10))
+    happenings = world.machines.Events(m.EventsRequest(follow=True, since=last), timeout=300)
+    machine, _ = world.create(workflow_id="in-use")
+    console = world.machines.Console(m.ConsoleRequest(machine_id=machine.id, follow=True), timeout=300)
+
+    look_at_a_machine(world, machine, image)
+    stop_a_program(world, machine)
+    type_into_a_machine(world, machine)
+    copy_files(world, machine)
+
+    world.machines.Destroy(m.DestroyRequest(machine_id=machine.id, kill=True), timeout=90)
+    check(b"Linux version" in b"".join(chunk.data for chunk in console), "a console that is followed ends with its machine")
+    ended = world.inspect(machine.id)
+    check(ended.machine.state == m.MACHINE_STATE_ENDED and not ended.processes, "it has no processes any more")
+    rounds = list(world.machines.Stats(m.StatsRequest(machine_ids=[machine.id], interval_us=100_000), timeout=20))
+    check([one.state for told in rounds for one in told.machines] == [m.MACHINE_STATE_ENDED], "statistics end with it too")
+
+    seen = []
+    while not seen or seen[-1].machine_id != machine.id or seen[-1].WhichOneof("what") != "ended":
+        seen.append(next(happenings).machine)
+    happenings.cancel()
+    check([one.sequence for one in seen] == list(range(last + 1, last + 1 + len(seen))), "events have no gaps")
+    of_it = [one for one in seen if one.machine_id == machine.id]
+    check(all(one.workflow_id == "in-use" and one.creator_uid == os.getuid() for one in of_it), "they say whose machine it is")
+    whats = [one.WhichOneof("what") for one in of_it]
+    check(whats[:2] == ["created", "ready"] and whats[-2:] == ["ending", "ended"], f"its life is told: {whats}")
+    check(of_it[0].created.image == world.image and of_it[-1].ended.outcome.WhichOneof("outcome") == "cancelled", "with its end")
+    naps = [one for one in of_it if "nap" in (one.exec_started.exec_id, one.exec_ended.exec_id)]
+    check([one.WhichOneof("what") for one in naps] == ["exec_started", "exec_ended"], "so is a program's")
+    check(naps[1].exec_ended.verdict.outcome.signalled == 15, f"with how it ended: {naps[1]}")
+
+
+def look_at_a_machine(world, machine, image):
+    """`Inspect`, `Stats` and `Console` of a machine that has nothing to do."""
+    m = world.m
+    seen = world.inspect(machine.id)
+    check((seen.machine.id, seen.machine.state) == (machine.id, m.MACHINE_STATE_READY), "it is ready")
+    check((seen.machine.memory_mib, seen.machine.vcpus) == (image.memory_mib, image.vcpus), "it has what its image asks for")
+    check(seen.lifetime == m.LIFETIME_DETACHED and not seen.HasField("max_age_us"), "it lives until it is destroyed")
+    phases = [phase.phase for phase in seen.setup if phase.HasField("took_us")]
+    check(phases == [m.PHASE_PREPARE, m.PHASE_SPAWN, m.PHASE_BOOT, m.PHASE_HANDSHAKE], f"its setup is told: {phases}")
+    names = [process.name for process in seen.processes]
+    check(seen.processes[0].pid == seen.machine.keeper_pid and any(name.startswith("qemu") for name in names), f"{names}")
+    check(seen.HasField("limits") == seen.machine.HasField("cgroup"), "it has limits where it has a cgroup")
+    check(seen.directory.endswith(machine.id) and seen.qemu_version, f"it has a directory: {seen.directory}")
+    check(not seen.HasField("console_tail"), "nobody asked for its console")
+    check(len(world.inspect(machine.id, console_bytes=100).console_tail) == 100, "whoever asks gets its end")
+    world.refused("INVALID_ARGUMENT", lambda: world.inspect(machine.id, console_bytes=1 << 20), "console_bytes")
+    world.refused("NOT_FOUND", lambda: world.inspect("zzzzzzzzzz"), "zzzzzzzzzz")
+
+    stats = lambda **more: world.machines.Stats(m.StatsRequest(**more), timeout=20)
+    [told] = list(stats())
+    check(machine.id in [one.machine_id for one in told.machines], "it is among all that live")
+    call = stats(machine_ids=[machine.id], interval_us=100_000)
+    first, second = next(call), next(call)
+    call.cancel()
+    check(first.at_us < second.at_us, "statistics are told again")
+    [one], [other] = first.machines, second.machines
+    check(one.memory_bytes > 1 << 20 and one.pids > 1 and 0 < one.cpu_us <= other.cpu_us, f"they count: {one}")
+    world.refused("INVALID_ARGUMENT", lambda: stats(interval_us=1), "interval_us")
+    world.refused("NOT_FOUND", lambda: stats(machine_ids=[machine.id, "zzzzzzzzzz"]), "zzzzzzzzzz")
+
+    console = b""
+    for chunk in world.machines.Console(m.ConsoleRequest(machine_id=machine.id), timeout=20):
+        check(chunk.offset == len(console), "the console comes from its first byte on")
+        console += chunk.data
+    check(b"Linux version" in console, "it is the guest's")
+    world.refused("NOT_FOUND", lambda: world.machines.Console(m.ConsoleRequest(machine_id="zzzzzzzzzz"), timeout=20))
+
+
+def stop_a_program(world, machine):
+    """`Signal`, to a program that `Inspect` and `Stats` count while it runs."""
+    m = world.m
+    program = m.Program(argv=["sh", "-c", "echo on; exec sleep 100"])
+    call, said, _ = world.hold(machine.id, exec_id="nap", program=program)
+    check(next(call).output.data == b"on\n", "a program runs")
+    [told] = list(world.machines.Stats(m.StatsRequest(machine_ids=[machine.id]), timeout=20))
+    check((world.inspect(machine.id).machine.execs, told.machines[0].execs) == (1, 1), "it is counted")
+    signal = lambda number, exec_id="nap": world.machines.Signal(
+        m.SignalRequest(machine_id=machine.id, exec_id=exec_id, signal=number), timeout=20)
+    world.refused("INVALID_ARGUMENT", lambda: signal(65), "65")
+    world.refused("NOT_FOUND", lambda: signal(15, "no-such-exec"), "no-such-exec")
+    signal(15)
+    verdict = list(call)[-1].verdict
+    check(verdict.outcome.signalled == 15, f"a signal ends it: {verdict}")
+    said.put(None)
+    world.refused("NOT_FOUND", lambda: signal(15), "nap")
+
+
+def type_into_a_machine(world, machine):
+    """`Shell`."""
+    m = world.m
+    shell = lambda machine_id, typed: world.machines.Shell(iter([
+        m.ShellRequest(start=m.ShellStart(machine_id=machine_id, term="vt220", size=m.TerminalSize(rows=31, columns=97))),
+        m.ShellRequest(data=typed)]), timeout=60)
+    # What is typed is shown as well: what is looked for must not stand in it.
+    events = list(shell(machine.id, b"stty size; echo $TERM-$(id -un); exit 7\n"))
+    shown = b"".join(event.data for event in events)
+    check(b"31 97\r\n" in shown and b"vt220-spindle-workflow\r\n" in shown, f"a terminal shows: {shown!r}")
+    check(events[-1].verdict.outcome.exited == 7, f"the shell has exited: {events[-1]}")
+    world.refused("NOT_FOUND", lambda: list(shell("zzzzzzzzzz", b"exit\n")), "zzzzzzzzzz")
+
+
+def copy_files(world, machine):
+    """The work `WriteFiles` and `ReadFiles`: there as an archive of ours, and back as one of the guest's."""
+    m = world.m
+    content = os.urandom(150_000)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        directory = tarfile.TarInfo("notes")
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(directory)
+        file = tarfile.TarInfo("notes/random")
+        file.size, file.mode = len(content), 0o751
+        tar.addfile(file, io.BytesIO(content))
+    write = m.WriteFiles(destination="/workspace/in", directory=True)
+    _, wrong, code = world.files(machine.id, archive.getvalue(), write_files=write)
+    check((wrong, code) == ("", 0), f"files are written: {code} {wrong}")
+    out, verdict = world.exec(machine.id, "sha256sum", "in/notes/random")
+    expected = hashlib.sha256(content).hexdigest()
+    check(verdict.outcome.exited == 0 and out.decode().startswith(expected), f"programs find them: {out!r}")
+    archive, wrong, code = world.files(machine.id, read_files=m.ReadFiles(path="/workspace/in/notes"))
+    check((wrong, code) == ("", 0), f"files are read: {code} {wrong}")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        check(tar.getnames() == ["notes", "notes/random"], f"their paths are as promised: {tar.getnames()}")
+        check(tar.getmember("notes/random").mode == 0o751, "their modes are kept")
+        check(tar.extractfile("notes/random").read() == content, "so is what is in them")
+    archive, wrong, code = world.files(machine.id, read_files=m.ReadFiles(path="/workspace/no-such-place"))
+    check(code != 0 and "no-such-place" in wrong, f"what is not there is told: {code} {wrong}")
+
+
+def scenario_reflection(world):
+    """Reflection tells the same of the API as its .proto files."""
+    from google.protobuf import descriptor_pb2
+    names = world.services()
+    check("grpc.health.v1.Health" in names, f"what is not creel's is listed too: {names}")
+    for file in (world.m.DESCRIPTOR, world.w.DESCRIPTOR, world.h.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            check(service.full_name in names, f"{service.full_name} is listed")
+            [told] = world.reflect(file_containing_symbol=service.full_name).file_descriptor_response.file_descriptor_proto
+            told = descriptor_pb2.FileDescriptorProto.FromString(told)
+            [methods] = [one.method for one in told.service if one.name == service.name]
+            check(told.package == file.package and {method.name for method in methods} == set(service.methods_by_name),
+                  f"it has the methods {', '.join(service.methods_by_name)}")
+    world.refused("NOT_FOUND", lambda: world.reflect(file_containing_symbol="creel.v1.Nothing"))
+
+
+def scenario_slots(world):
+    """One slot, which a workflow has and another one waits for, as the metrics show it."""
+    first, second = world.key("python-first"), world.key("python-second")
+    world.measured(creel_slots=1, creel_slots_used=0, creel_queue_length=0, creel_leases__directory=0)
+    world.init(first, SLEEPING)
+    world.setup(first)
+    world.init(second, HELLO)
+    waiting = world.workflows.AcquireSlot(world.w.AcquireSlotRequest(workflow=second), timeout=120)
+    event = next(waiting)
+    check(event.WhichOneof("event") == "ahead" and event.ahead == 0, "the second one is the next")
+    world.measured(creel_slots=1, creel_slots_used=1, creel_queue_length=1, creel_leases__directory=1)
+    info = world.host.Info(world.h.HostInfoRequest(), timeout=10)
+    check((info.slots, info.slots_held, info.slots_waiting) == (1, 1, 1), "the host says the same")
+    world.destroy(first)
+    check([event.WhichOneof("event") for event in waiting] == ["acquired"], "the slot of the first one is the second one's")
+    world.measured(creel_slots=1, creel_slots_used=1, creel_queue_length=0, creel_leases__directory=0)
+    world.destroy(second)
+    world.measured(creel_slots=1, creel_slots_used=0, creel_queue_length=0, creel_leases__directory=0)
 
 
 def scenario_exec_input(world):
@@ -370,7 +628,7 @@ def scenario_workflow_fails(world):
 def scenario_workflow_bounds(world):
     """Cancel, deadlines of the caller and of the workflow, bad input."""
     key = world.key("python-cancel")
-    world.init(key, SLEEPING)
+    machine_id = world.init(key, SLEEPING).machine_id
     world.setup(key)
     world.step(key, 0)
     world.step(key, 1, TOKEN="hunter2hunter2")
@@ -379,10 +637,13 @@ def scenario_workflow_bounds(world):
     verdicts = []
     waiting = threading.Thread(target=lambda: verdicts.append(world.step(key, 2)))
     waiting.start()
-    time.sleep(0.5)
-    world.cancel(key)
+    eventually(20, "it sleeps in the machine", lambda: world.asleep(machine_id))
+    stopped = world.cancel(key)
+    check(stopped.state == world.w.WORKFLOW_STATE_STOPPED, "it has stopped")
     waiting.join(20)
     check(verdicts and verdicts[0].outcome.WhichOneof("outcome") == "cancelled", f"the step is cancelled: {verdicts}")
+    # Until `Destroy` the machine is there, for operators to look into.
+    eventually(10, "it does not sleep in the machine any more", lambda: not world.asleep(machine_id))
     check("napping" in [line.content for line in world.lines(key)], "what it wrote is there")
     check(world.destroy(key).verdict.outcome.WhichOneof("outcome") == "cancelled", "the workflow was cancelled")
 
@@ -412,6 +673,7 @@ def scenario_stranger(world):
     world.refused("PERMISSION_DENIED", lambda: world.init(world.key("x"), HELLO), "group")
     world.refused("PERMISSION_DENIED", lambda: world.images.List(world.h.ListImagesRequest(), timeout=10), "group")
     world.refused("PERMISSION_DENIED", lambda: world.host.Info(world.h.HostInfoRequest(), timeout=10), "group")
+    world.refused("PERMISSION_DENIED", world.services, "group")
 
 
 def scenario_spindle(world):
@@ -479,6 +741,7 @@ def main():
     parser.add_argument("--stubs", required=True, help="where the stubs are")
     parser.add_argument("--image", default="tiny")
     parser.add_argument("--owner", default="did:plc:alice")
+    parser.add_argument("--metrics", help="the unix socket of creeld's metrics, for `slots`")
     parser.add_argument("--proto", help="proto/proto, for `stubs`")
     parser.add_argument("what", nargs="+")
     arguments = parser.parse_args()

@@ -123,6 +123,39 @@ fn an_archive_goes_from_machine_to_machine() {
 }
 
 #[test]
+fn a_link_is_copied_as_a_link_and_with_l_as_what_it_leads_to_under_its_own_name() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let daemon = Daemon::start(&sandbox);
+    let id = daemon.create(TINY);
+    let here = |name: &str| sandbox.work_dir().join(name);
+    let copies = |words: &[&str]| {
+        let said = daemon.output([&["cp"][..], words].concat());
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{words:?}: {said:?}");
+    };
+    let make = "mkdir real && echo inside >real/file && ln -s real way && ln -s real/file leaf";
+    let made = daemon.output(["exec", &id, "--", "sh", "-c", make]);
+    assert_eq!(made.code, 0, "{made:?}");
+    fs::create_dir(here("into")).expect("a directory");
+
+    copies(&[&format!("{id}:way"), "as-link"]);
+    assert_eq!(fs::read_link(here("as-link")).expect("a link"), Path::new("real"));
+    copies(&["-L", &format!("{id}:way"), "followed"]);
+    assert_eq!(fs::read_to_string(here("followed/file")).expect("a file"), "inside\n");
+    copies(&["-L", &format!("{id}:way"), "into"]);
+    assert_eq!(fs::read_to_string(here("into/way/file")).expect("under the link's name"), "inside\n");
+    copies(&["-L", &format!("{id}:leaf"), "leaf"]);
+    assert!(here("leaf").symlink_metadata().expect("it is there").is_file());
+
+    symlink("followed", here("way")).expect("a link");
+    copies(&["way", &format!("{id}:sent-link")]);
+    copies(&["-L", "way", &format!("{id}:sent")]);
+    let look = "readlink sent-link; [ ! -L sent ] && cat sent/file";
+    let seen = daemon.output(["exec", &id, "--", "sh", "-c", look]);
+    assert_eq!((seen.code, seen.stdout.as_str()), (0, "followed\ninside\n"), "{seen:?}");
+}
+
+#[test]
 fn what_is_wrong_is_said_and_the_rest_is_copied() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::new(world);

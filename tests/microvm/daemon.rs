@@ -1,11 +1,14 @@
 //! creeld and the commands that talk to it, with real machines. What needs systemd, KVM and cgroups is shown in the
 //! booted host (`tests/kvm-host`).
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Daemon, Run, Sandbox, TINY, World, workflow};
+use crate::harness::{Daemon, Run, Sandbox, TINY, World, wait_until, workflow};
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,12 @@ fn bad_input_is_told_by_creeld_with_a_remedy() {
     }
 }
 
+/// The line of `creel doctor` that has this name.
+fn finding(report: &str, name: &str) -> String {
+    let is_named = |line: &&str| line.split_whitespace().nth(1) == Some(name);
+    report.lines().find(is_named).unwrap_or_else(|| panic!("no line `{name}` in {report}")).to_owned()
+}
+
 #[test]
 fn doctor_names_what_creeld_lacks_here_and_what_follows() {
     let Some(world) = World::get() else { return };
@@ -82,19 +91,92 @@ fn doctor_names_what_creeld_lacks_here_and_what_follows() {
     command.env("CREEL_CGROUPS__ROOT", sandbox.root().join("no-cgroup"));
     let output = command.output().expect("creel runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    let is_of = |line: &&str, name: &str| line.split_whitespace().nth(1) == Some(name);
-    let line = |name: &str| text.lines().find(|line| is_of(line, name)).unwrap_or_default().to_owned();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    let cgroups = line("cgroups");
+    let cgroups = finding(&text, "cgroups");
     assert!(cgroups.starts_with("limited") && cgroups.contains("no-cgroup"), "{text}");
     assert!(cgroups.contains("creeld refuses to make machines"), "{text}");
-    let creeld = line("creeld");
+    let creeld = finding(&text, "creeld");
     assert!(creeld.starts_with("limited") && creeld.contains("creeld does not run here"), "{text}");
     assert!(creeld.contains("`creel run` works without"), "{text}");
 
     let daemon = Daemon::start(&sandbox);
     let text = daemon.output(["doctor"]).stdout;
     assert!(text.lines().any(|line| line.starts_with("ok") && line.contains("machines: 0")), "{text}");
+}
+
+#[test]
+fn doctor_says_what_takes_the_place_of_kvm_and_of_the_kernel_s_vsock_and_what_follows() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    // Whatever this host has, the trial of KVM fails with it.
+    let qemu = sandbox.work_dir().join("qemu");
+    let script = "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'QEMU emulator version 7.2.0'; exit; fi\n\
+                  echo 'broken underneath' >&2\nexit 1\n";
+    fs::write(&qemu, script).expect("a program");
+    fs::set_permissions(&qemu, Permissions::from_mode(0o755)).expect("a program's mode");
+    let mut command = sandbox.creel(["doctor"]);
+    command.env("CREEL_QEMU__PATH", &qemu);
+    let output = command.output().expect("creel runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "workflows can run all the same: {text}");
+
+    let kvm = finding(&text, "kvm");
+    assert!(kvm.starts_with("limited") && kvm.contains("/dev/kvm"), "{text}");
+    for consequence in ["guests are emulated", "many times slower", "run only what you trust"] {
+        assert!(kvm.contains(consequence), "`{consequence}`: {text}");
+    }
+
+    let device = "/dev/vhost-vsock";
+    let vsock = finding(&text, "vsock");
+    if Path::new(device).exists() {
+        assert!(vsock.starts_with("ok") && vsock.contains(device), "{text}");
+    } else {
+        assert!(vsock.starts_with("limited") && vsock.contains(device), "{text}");
+        assert!(vsock.contains("through a helper process each, which is slower"), "{text}");
+        assert!(text.contains("-> modprobe vhost_vsock"), "{text}");
+    }
+}
+
+#[test]
+fn a_machine_has_as_many_cpus_as_were_asked_for_or_there_is_none() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let daemon = Daemon::start(&sandbox);
+    let create = |vcpus: usize| daemon.output(["create", "--image", TINY, "--vcpus", &vcpus.to_string()]);
+    let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
+    let refused = create(cpus + 1);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains(&format!("this host has {cpus}")), "{refused:?}");
+
+    let wanted = cpus.min(2);
+    let created = create(wanted);
+    assert_eq!(created.code, 0, "{created:?}");
+    let id = created.stdout.trim();
+    let seen = daemon.output(["exec", id, "--", "nproc"]);
+    assert_eq!((seen.code, seen.stdout), (0, format!("{wanted}\n")), "{}", seen.stderr);
+    assert_eq!(daemon.output(["rm", "--force", id]).code, 0);
+}
+
+#[test]
+fn statistics_are_told_each_second_until_their_machine_has_ended() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let daemon = Daemon::start(&sandbox);
+    let id = daemon.create(TINY);
+    let watching = Run::start(sandbox.creel(["stats", "--watch", &id]));
+    wait_until(TEN_SECONDS, "a heading and two lines", || watching.stdout_so_far().lines().count() >= 3);
+    assert_eq!(daemon.output(["rm", "--force", &id]).code, 0);
+    let ended = watching.finish();
+    ended.expect_code(0);
+    let text = ended.text();
+    let mut lines = text.lines();
+    assert!(lines.next().is_some_and(|heading| heading.starts_with("ID ")), "{}", ended.said());
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.iter().all(|row| row[0] == id), "{}", ended.said());
+    // A share of a CPU takes two looks.
+    assert_eq!(rows[0][1..3], ["ready", "-"], "{}", ended.said());
+    assert!(rows[1][1] == "ready" && rows[1][2].ends_with('%'), "{}", ended.said());
+    assert_eq!(rows.last().map(|row| row[1]), Some("ended"), "{}", ended.said());
 }
 
 #[test]
@@ -142,7 +224,7 @@ fn a_killed_run_takes_its_machine_along_and_no_other() {
     let run = sandbox.start_step(TINY, "echo started; sleep 1000");
     run.wait_for_stdout("started");
     run.signal(Signal::KILL);
-    crate::harness::wait_until(TEN_SECONDS, "only the other machine lives", || {
+    wait_until(TEN_SECONDS, "only the other machine lives", || {
         daemon.output(["ps"]).stdout.lines().count() == 2
     });
     let said = daemon.output(["exec", &other, "--", "echo", "alive"]);

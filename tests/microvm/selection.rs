@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use crate::harness::{Repository, Run, Sandbox, World, workflow};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::harness::{Ended, Repository, Run, Sandbox, World, workflow};
 
 fn repository(sandbox: &Sandbox) -> Repository {
     let repository = Repository::create(sandbox.work_dir().join("project"));
@@ -52,7 +55,7 @@ fn an_event_selects_the_workflows_that_it_would_start() {
 }
 
 #[test]
-fn workflows_that_are_named_run_side_by_side_whatever_their_when_says() {
+fn workflows_that_are_named_run_whatever_their_when_says_and_each_line_says_whose_it_is() {
     let Some(world) = World::get() else { return };
     let sandbox = Sandbox::alone(world);
     let repository = repository(&sandbox);
@@ -62,6 +65,37 @@ fn workflows_that_are_named_run_side_by_side_whatever_their_when_says() {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["[by-hand] ran by-hand", "[on-push] ran on-push"], "{}", ended.said());
+}
+
+/// When the setup of `workflow` began, and when its last step had ended, as `--json` says.
+fn life(ended: &Ended, workflow: &str) -> (Timestamp, Timestamp) {
+    let text = ended.text();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let marks: Vec<Value> =
+        lines.filter(|line| line["kind"] == "control" && line["workflow"] == workflow).collect();
+    let times = |status: &str| -> Vec<Timestamp> {
+        let of_status = marks.iter().filter(|mark| mark["step_status"] == status);
+        of_status.map(|mark| mark["time"].as_str().expect("a time").parse().expect("RFC 3339")).collect()
+    };
+    let (starts, ends) = (times("start"), times("end"));
+    assert_eq!((starts.len(), ends.len()), (2, 2), "the setup and a step: {}", ended.said());
+    (starts.into_iter().min().expect("two"), ends.into_iter().max().expect("two"))
+}
+
+#[test]
+fn as_many_workflows_as_there_are_slots_run_side_by_side_and_the_others_after_them() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::alone(world);
+    let repository = repository(&sandbox);
+    for (slots, side_by_side) in [("2", true), ("1", false)] {
+        let mut command = creel(&sandbox, &repository, &["--json", "on-push", "by-hand"]);
+        command.env("CREEL_SCHEDULER__SLOTS", slots);
+        let ended = Run::start(command).finish();
+        ended.expect_code(0);
+        let (one, other) = (life(&ended, "on-push"), life(&ended, "by-hand"));
+        let overlap = one.0.max(other.0) < one.1.min(other.1);
+        assert_eq!(overlap, side_by_side, "{slots} slots: {one:?}, {other:?}: {}", ended.said());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Repository, Run, Sandbox, TINY, World};
+use crate::harness::{Repository, Run, Sandbox, TINY, World, workflow};
 
 /// Five steps after the clone; the last but one ends with the code that the file `verdict` has.
 const FIVE_STEPS: &str = r#"
@@ -126,6 +126,21 @@ fn steps_see_the_commit_and_with_dirty_the_work_tree() {
     assert_eq!(run(&["--dirty"]), "as changed\nci.yml\ncommitted\nuntracked\n");
     // The run has not touched the work tree.
     assert_eq!(repository.git(&["status", "--short"]), " M committed\n?? untracked");
+}
+
+#[test]
+fn inputs_of_a_manual_run_are_in_the_environment_of_its_steps() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let steps = [
+        ("one", r#"echo "at level $TANGLED_INPUT_LEVEL""#),
+        ("other", r#"echo "into $TANGLED_INPUT_TARGET_DIR, ${TANGLED_INPUT_NONE-and no more}""#),
+    ];
+    let mut command = sandbox.workflow(&workflow(TINY, &steps));
+    command.args(["--input", "level=high", "--input", "target_dir=a b=c"]);
+    let ended = Run::start(command).finish();
+    ended.expect_code(0);
+    assert_eq!(ended.text(), "at level high\ninto a b=c, and no more\n", "{}", ended.said());
 }
 
 #[test]

@@ -22,34 +22,48 @@ image_that_dials() {
     expect 0 creel image build tiny --name dials --overlay "$state/overlay"
 }
 
-a_host_process_that_dials_the_agent_port_is_turned_away() {
+# Those that guests dial (creeld-vsock.socket): for their agents, nix's reads and uploads, DNS.
+vsock_ports=(824 825 826 827)
+
+a_host_process_that_dials_a_port_of_the_guests_is_turned_away() {
     # With it every process of the host reaches ports of the host.
     modprobe vsock_loopback
-    local user cid
+    local port user cid
     mark
-    for user in stranger root; do
-        # 1 is this host by the loopback's name, 2 by the one that guests use.
-        for cid in 1 2; do
-            expect 0 as "$user" timeout 10 socat -u "VSOCK-CONNECT:$cid:824" STDOUT
-            same "$(wc -c <"$out")" 0 "bytes that it was given"
+    for port in "${vsock_ports[@]}"; do
+        for user in stranger root; do
+            # 1 is this host by the loopback's name, 2 by the one that guests use.
+            for cid in 1 2; do
+                expect 0 as "$user" timeout 10 socat -u "VSOCK-CONNECT:$cid:$port" STDOUT
+                same "$(wc -c <"$out")" 0 "bytes that it was given"
+            done
         done
     done
-    eventually 10 refused_four
-    journal | grep -F "refused a vsock connection" | tee "$out"
-    has "$out" "port=824"
+    for port in "${vsock_ports[@]}"; do
+        # As many as are told one by one in a minute, which each port has for itself.
+        eventually 10 refused_at "$port" 4
+    done
+    journal | grep -F "refused a vsock connection"
     # The same dial at a port that somebody serves.
     timeout 20 socat -u SYSTEM:'echo served' VSOCK-LISTEN:1824 &
     sleep 1
     expect 0 as stranger timeout 10 socat -u VSOCK-CONNECT:1:1824 STDOUT
     has "$out" served
 }
-refused_four() { [[ $(journal | grep -cF "refused a vsock connection") == 4 ]]; }
+# refused_at PORT COUNT
+refused_at() {
+    local refused="refused a vsock connection: it comes from a process of this host"
+    [[ $(journal | grep -F "$refused" | grep -cw "port=$1") == "$2" ]]
+}
 
 nobody_can_bind_the_ports() {
-    expect 1 as stranger timeout 5 socat -u VSOCK-LISTEN:824 STDOUT
-    has "$err" "Permission denied"
-    expect 1 timeout 5 socat -u VSOCK-LISTEN:824 STDOUT
-    has "$err" "Address already in use"
+    local port
+    for port in "${vsock_ports[@]}"; do
+        expect 1 as stranger timeout 5 socat -u "VSOCK-LISTEN:$port" STDOUT
+        has "$err" "Permission denied"
+        expect 1 timeout 5 socat -u "VSOCK-LISTEN:$port" STDOUT
+        has "$err" "Address already in use"
+    done
     # The same works at a port that nobody has.
     expect 124 timeout 1 socat -u VSOCK-LISTEN:1824 STDOUT
 }
@@ -129,7 +143,7 @@ a_stranger_runs_embedded_and_is_told_why() {
 }
 
 check 30 there_are_users
-check 60 a_host_process_that_dials_the_agent_port_is_turned_away
+check 90 a_host_process_that_dials_a_port_of_the_guests_is_turned_away
 check 30 nobody_can_bind_the_ports
 check 90 a_second_process_of_a_guest_is_turned_away
 check 90 a_guest_that_is_not_creelds_is_turned_away

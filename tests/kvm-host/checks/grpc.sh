@@ -20,11 +20,12 @@ a_stranger_learns_that_creeld_is_healthy_and_no_more() {
 }
 
 two_users_of_the_workflow_level_are_kept_apart() {
-    local user
+    local user status clients=()
     for user in alice bob; do
         mkfifo "$state/$user.in"
         runuser -u "$user" -- /usr/bin/python3 -B "$base/grpc/client.py" --stubs "$base/grpc" --owner "did:plc:$user" spindle \
             <>"$state/$user.in" >"$state/$user.out" 2>&1 &
+        clients+=($!)
     done
     eventually 60 grep -qx ready "$state/alice.out"
     eventually 60 grep -qx ready "$state/bob.out"
@@ -32,8 +33,13 @@ two_users_of_the_workflow_level_are_kept_apart() {
     expect 0 runuser -u bob -- /usr/bin/python3 -B "$base/grpc/client.py" --stubs "$base/grpc" --owner did:plc:alice intruder
     echo "go on" >"$state/alice.in"
     echo "go on" >"$state/bob.in"
-    wait -n && wait -n
-    cat "$state/alice.out" "$state/bob.out"
+    for user in alice bob; do
+        status=0
+        wait "${clients[0]}" || status=$?
+        clients=("${clients[@]:1}")
+        cat "$state/$user.out"
+        same "$status" 0 "exit code of $user's client"
+    done
 }
 
 check 90 python_drives_machines

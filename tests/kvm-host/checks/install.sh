@@ -3,11 +3,12 @@
 
 units=(creeld.service creel-machines.service creeld.socket creeld-vsock.socket creel.slice)
 
-dpkg_installs_it_and_all_units_start() {
+apt_installs_it_and_all_units_start() {
     # Before the daemon's first start, which hands it over.
     install -d -m 700 /etc/creel /etc/creel/keys
     (umask 077 && echo "a key" >/etc/creel/keys/trial)
-    expect 0 dpkg -i "$base/first.deb"
+    # This host has no network and apt no lists: what it depends on has to be there.
+    expect 0 apt-get install -y "$base/first.deb"
     local unit
     for unit in "${units[@]}"; do
         same "$(systemctl is-active "$unit")" active "$unit"
@@ -83,6 +84,17 @@ creeld_is_confined_and_has_its_keys() {
     has "$err" "Read-only file system"
 }
 
+creeld_and_its_slice_have_the_memory_that_their_units_keep_for_them() {
+    local unit said
+    # The slice's too: the protection of a cgroup is capped by that of those above.
+    for unit in creeld.service creel.slice; do
+        said=$(sed -n 's/^MemoryMin=//p' "$(systemctl show -p FragmentPath --value "$unit")")
+        same "$(cat "/sys/fs/cgroup$(systemctl show -p ControlGroup --value "$unit")/memory.min")" \
+            "$(numfmt --from=iec "$said")" "memory.min of $unit, which says $said"
+    done
+    same "$(cat "$holder/memory.min")" 0 "memory.min of the machines' cgroup"
+}
+
 an_image_is_built() {
     expect 0 creel image build tiny
     expect 0 creel image ls
@@ -97,11 +109,12 @@ doctor_finds_nothing_amiss() {
     same "$(jq -r 'map(select(.status == "limited" or .status == "missing")) | length' "$out")" 0 "findings"
 }
 
-check 90 dpkg_installs_it_and_all_units_start
+check 90 apt_installs_it_and_all_units_start
 check 60 man_pages_and_completions_come_with_it
 check 20 its_sockets_listen
 check 60 creeld_is_ready_and_says_what_it_runs_on
 check 60 units_are_no_more_exposed_than_recorded
 check 30 creeld_is_confined_and_has_its_keys
+check 20 creeld_and_its_slice_have_the_memory_that_their_units_keep_for_them
 check 60 an_image_is_built
 check 60 doctor_finds_nothing_amiss

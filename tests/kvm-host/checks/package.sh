@@ -5,15 +5,17 @@ version_of_creel() { dpkg-query -W -f '${Version}' creel; }
 
 an_upgrade_leaves_a_living_machine_and_says_so() {
     shared main
-    local machine creeld keep
-    machine="$(identity "$(keeper_of "$id")") $(identity "$(qemu_of "$id")")"
+    local before after creeld keep
+    before=$(of_machine "$id")
+    echo "${before//$'\n'/$'\n'    }"
     creeld=$(identity "$(main_pid)")
     keep=$(identity "$(main_pid creel-machines.service)")
     expect 0 dpkg -i "$base/upgrade.deb"
     has "$out" "machines are running (1)"
     has "$out" "systemctl restart creeld"
     same "$(version_of_creel)" "$(dpkg-deb -f "$base/upgrade.deb" Version)" "the version"
-    same "$(identity "$(keeper_of "$id")") $(identity "$(qemu_of "$id")")" "$machine" "keeper and QEMU"
+    after=$(of_machine "$id")
+    diff <(echo "$before") <(echo "$after")
     same "$(identity "$(main_pid)")" "$creeld" "creeld"
     same "$(identity "$(main_pid creel-machines.service)")" "$keep" "the holder"
     answers "$id"

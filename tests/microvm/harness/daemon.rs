@@ -22,8 +22,13 @@ pub struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     pub fn start(sandbox: &'a Sandbox) -> Self {
+        Self::start_with(sandbox, &[])
+    }
+
+    /// One with these variables, which stand above its configuration.
+    pub fn start_with(sandbox: &'a Sandbox, variables: &[(&str, &str)]) -> Self {
         let program = sandbox.world().program.with_file_name("creeld");
-        Self::start_as(sandbox, Command::new(program))
+        Self::start_as(sandbox, Command::new(program), variables)
     }
 
     /// One that sees `groups`, in the form of group(5), in place of this host's. Takes root.
@@ -35,10 +40,10 @@ impl<'a> Daemon<'a> {
             .args(["--mount", "--", "sh", "-c", "mount --bind \"$1\" /etc/group && exec \"$2\"", "sh"])
             .arg(file)
             .arg(sandbox.world().program.with_file_name("creeld"));
-        Self::start_as(sandbox, command)
+        Self::start_as(sandbox, command, &[])
     }
 
-    fn start_as(sandbox: &'a Sandbox, mut command: Command) -> Self {
+    fn start_as(sandbox: &'a Sandbox, mut command: Command, variables: &[(&str, &str)]) -> Self {
         sandbox.settle_in(&mut command);
         let log = std::fs::File::options().create(true).append(true).open(log_path(sandbox)).expect("a log");
         command
@@ -47,6 +52,7 @@ impl<'a> Daemon<'a> {
             .env("CREEL_CGROUPS__MODE", "auto")
             // Not the host's: a creeld ends what it finds there.
             .env("CREEL_CGROUPS__ROOT", sandbox.root().join("no-cgroup"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -22,4 +22,4 @@ pub use processes::{Process, machine, resident_kib, wait_until};
 pub use repository::Repository;
 pub use run::{Ended, Run};
 pub use sandbox::{Sandbox, workflow};
-pub use world::World;
+pub use world::{World, required};

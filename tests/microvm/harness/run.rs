@@ -69,7 +69,12 @@ impl Run {
         assert!(self.stdout.wait_for_bytes(bytes, PATIENCE), "never said so much:\n{}", self.stderr.so_far());
     }
 
-    /// How much the steps have said so far.
+    /// What the steps have said so far.
+    pub fn stdout_so_far(&self) -> String {
+        self.stdout.so_far()
+    }
+
+    /// How much that is.
     pub fn stdout_len(&self) -> usize {
         self.stdout.len()
     }
