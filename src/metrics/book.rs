@@ -45,6 +45,7 @@ pub(super) struct Parts {
     pub execs: Counters<1>,
     pub exec_time: Histogram,
     pub verdicts: Counters<1>,
+    pub workflow_verdicts: Counters<1>,
     pub leases: Gauges<1>,
     pub slots: Gauge,
     pub slots_used: Gauge,
@@ -77,6 +78,7 @@ impl Default for Parts {
             execs: Family::default(),
             exec_time: Histogram::new(EXEC_SECONDS),
             verdicts: Family::default(),
+            workflow_verdicts: Family::default(),
             leases: Family::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
@@ -132,6 +134,7 @@ impl Parts {
         for outcome in OUTCOMES {
             drop(self.execs.get_or_create(&[("outcome", outcome)]));
             drop(self.verdicts.get_or_create(&[("outcome", outcome)]));
+            drop(self.workflow_verdicts.get_or_create(&[("outcome", outcome)]));
         }
         // A setup has no program that could exit.
         for cause in [INPUT, HOST].into_iter().chain(OUTCOMES.into_iter().skip(3)) {
@@ -162,6 +165,8 @@ impl Parts {
         all.register("creel_setups_failed", "Setups that failed, by cause", self.setups_failed.clone());
         let help = "Ends of machines, by outcome; setups that ended with an outcome are among them";
         all.register("creel_verdicts", help, self.verdicts.clone());
+        let help = "Ends of workflows of the API, by outcome; those that never had a machine are among them";
+        all.register("creel_workflow_verdicts", help, self.workflow_verdicts.clone());
         all.register("creel_execs", "Programs that have ended in machines, by outcome", self.execs.clone());
         let help = "What programs in machines took";
         all.register_with_unit("creel_exec", help, Unit::Seconds, self.exec_time.clone());

@@ -56,6 +56,11 @@ impl Metrics {
         self.parts().verdicts.get_or_create(&[("outcome", labels::outcome(outcome))]).inc();
     }
 
+    /// A workflow of the API has ended.
+    pub fn workflow_ended(&self, outcome: &Outcome) {
+        self.parts().workflow_verdicts.get_or_create(&[("outcome", labels::outcome(outcome))]).inc();
+    }
+
     /// Measures an exec. One that is dropped is not counted.
     pub async fn exec(&self, exec: impl Future<Output = Verdict>) -> Verdict {
         let started = Instant::now();

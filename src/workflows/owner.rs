@@ -127,6 +127,7 @@ impl Owner {
         // The log is remembered, and read again; what it hid is needed no more.
         writer.log().forget_secrets();
         self.shared.slots.leave(self.entry.serial);
+        self.shared.machines.metrics().workflow_ended(&self.verdict().outcome);
         self.entry.advance(|progress| progress.end(at, unfreed));
         info!(verdict = %self.verdict(), "the workflow has ended");
         self.shared.prune();

@@ -68,6 +68,8 @@ async fn a_workflow_lives_from_init_to_destroy() {
     assert!(ended.ended_at_us >= Some(ended.created_at_us));
     assert_eq!(destroy(&mut client, "w").await, ended, "idempotent");
     assert_eq!(world.machines.list(false), []);
+    let counted = world.machines.metrics().render();
+    assert!(counted.contains("creel_workflow_verdicts_total{outcome=\"success\"} 1\n"), "{counted}");
     assert_eq!(list(&mut client, false).await, []);
     assert_eq!(list(&mut client, true).await.len(), 1);
     assert_eq!(lines(&mut client, "w", 0, true).await, log, "the log stays, and has an end");
