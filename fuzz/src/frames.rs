@@ -1,6 +1,7 @@
 //! A stream of agent frames, however it is cut: the same messages, the same end, and no memory for what was only announced.
 
 use bytes::BytesMut;
+use creel::agent::wire::{GuestCodec, Heard};
 use creel_proto::{Envelope, FrameCodec, FrameError};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -15,6 +16,18 @@ pub fn run(data: &[u8]) {
     let stream = input.0;
     let (whole, end) = decoded(&[stream]);
     assert_eq!(decoded(&chunks(stream, &lengths)), (whole.clone(), end), "cut otherwise");
+
+    // The host's own decoder, which looks at a message before it takes it apart.
+    let mut guest = BytesMut::from(stream);
+    for envelope in &whole {
+        match GuestCodec::default().decode(&mut guest) {
+            Ok(Some(Heard::Message(heard))) => assert_eq!(heard, *envelope),
+            Ok(Some(Heard::PassedOver)) => {}
+            other => panic!("{other:?} instead of {envelope:?}"),
+        }
+    }
+    // It may pass over what is no message; whatever else comes, it ends.
+    while let Ok(Some(_)) = GuestCodec::default().decode(&mut guest) {}
 
     for envelope in whole {
         let mut frame = BytesMut::new();

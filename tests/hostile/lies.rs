@@ -272,16 +272,30 @@ async fn a_written_offset_that_goes_back_over_a_break() {
 async fn a_neighbour_of_liars_is_as_well_served_as_ever() {
     const OUTPUT: u64 = 32 << 20;
     let liars: Vec<_> = (0..4)
-        .map(|_| {
-            tokio::spawn(async {
+        .map(|kind| {
+            tokio::spawn(async move {
                 loop {
                     let (mut host, mut agent) = greeted().await;
                     let _unread = host.run("x");
-                    agent.runs("x").await;
-                    for _ in 0..=MAX_CHATTER {
-                        agent.prints("x", 0, "").await;
+                    let window = agent.runs("x").await;
+                    match kind {
+                        0 => {
+                            for _ in 0..=MAX_CHATTER {
+                                agent.prints("x", 0, "").await;
+                            }
+                        }
+                        1 => {
+                            let all = vec![7; usize::try_from(window.stdout_limit).unwrap() + 1];
+                            agent.prints("x", 0, all).await;
+                        }
+                        2 => agent.say_bytes(&u32::MAX.to_be_bytes()).await,
+                        _ => {
+                            agent.exits("x", 0).await;
+                            agent.exits("x", 0).await;
+                        }
                     }
-                    host.violation().await;
+                    // However it is told, the session is over.
+                    while !matches!(host.event().await, SessionEvent::Closed { .. }) {}
                 }
             })
         })

@@ -13,5 +13,6 @@ mod liar;
 mod lies;
 mod memory;
 mod proofs;
+mod real;
 mod silence;
 mod version_1;

@@ -1,12 +1,17 @@
-//! Agents that say nothing.
+//! Agents that say nothing, and those that do not begin as agents do.
 
-use creel::agent::{Loss, Patience, SessionEvent};
-use creel_proto::Payload;
-use creel_proto::agent::Pong;
+use std::time::Duration;
+
+use creel::agent::{HandshakeError, InitParameters, Loss, Patience, SessionEvent, handshake};
+use creel::transport::Listener as _;
+use creel::transport::memory;
+use creel_proto::agent::{ExecExit, Hello, Pong};
 use creel_proto::names::ids;
+use creel_proto::{FrameError, Payload};
 use tokio::time::Instant;
 
-use crate::liar::greeted;
+use crate::guest::{ALL, hello};
+use crate::liar::{LyingAgent, greeted};
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_answer_is_away_and_may_come_back() {
@@ -40,4 +45,43 @@ async fn an_agent_that_answers_is_left_alone() {
     agent.runs("x").await;
     agent.exits("x", 0).await;
     assert!(matches!(host.event().await, SessionEvent::WorkEnded { .. }));
+}
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// What a host makes of an agent that begins so. The agent is there until then.
+async fn begins(how: impl AsyncFnOnce(&mut LyingAgent)) -> (HandshakeError, Duration) {
+    let (dialer, mut listener) = memory::pair();
+    let mut agent = LyingAgent::dials(dialer);
+    let connection = listener.accept().await.unwrap();
+    let began = Instant::now();
+    let greeting = tokio::spawn(handshake(connection, InitParameters::default(), BOUND, Patience::default()));
+    how(&mut agent).await;
+    let refused = greeting.await.unwrap().map(|_| ()).unwrap_err();
+    (refused, began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_begin_with_hello_is_not_greeted() {
+    let (silent, after) = begins(async |_| {}).await;
+    assert!(matches!(silent, HandshakeError::Silent(bound) if bound == BOUND), "{silent}");
+    assert_eq!(after, BOUND);
+    let (half, _) = begins(async |agent| agent.say_bytes(&[0, 0, 0, 9, 1]).await).await;
+    assert!(matches!(half, HandshakeError::Silent(_)), "{half}");
+    let (huge, after) = begins(async |agent| agent.say_bytes(&u32::MAX.to_be_bytes()).await).await;
+    assert!(matches!(huge, HandshakeError::Frame(FrameError::TooLong { .. })), "{huge}");
+    assert!(after < BOUND);
+    let (noise, _) = begins(async |agent| agent.say_bytes(&[0, 0, 0, 3, 0xff, 0xff, 0xff]).await).await;
+    assert!(matches!(noise, HandshakeError::Frame(FrameError::Undecodable(_))), "{noise}");
+    let (other, _) = begins(async |agent| agent.say("x", ExecExit::default()).await).await;
+    assert!(matches!(other, HandshakeError::NotHello("exec_exit")), "{other}");
+    let late = Hello { protocol_version: 99, ..hello(&ALL) };
+    let (version, _) = begins(async |agent| agent.say(ids::HELLO, late).await).await;
+    assert!(matches!(version, HandshakeError::Version(99)), "{version}");
+    let (closed, _) = begins(async |agent| {
+        let (dialer, _listener) = memory::pair();
+        *agent = LyingAgent::dials(dialer);
+    })
+    .await;
+    assert!(matches!(closed, HandshakeError::Closed), "{closed}");
 }
