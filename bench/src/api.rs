@@ -136,6 +136,33 @@ impl Api {
         }
     }
 
+    /// A program that has said something, of which nothing more is read. It ends with what is returned.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub async fn unread(&self, machine: &Machine, argv: &[&str]) -> Result<impl Send + use<>, Failed> {
+        let program = wire::Program {
+            argv: argv.iter().map(ToString::to_string).collect(),
+            ..wire::Program::default()
+        };
+        let start = wire::ExecStart {
+            machine_id: machine.id.clone(),
+            work: Some(exec_start::Work::Program(program)),
+            ..wire::ExecStart::default()
+        };
+        let (sender, requests) = mpsc::channel(1);
+        // There is room: it is the first.
+        let _ = sender.try_send(wire::ExecRequest { message: Some(exec_request::Message::Start(start)) });
+        let requests = ReceiverStream::new(requests);
+        let mut events = self.machines.clone().exec(requests).await.trying("start an exec")?.into_inner();
+        while let Some(event) = events.message().await.trying("follow an exec")? {
+            if let Some(exec_event::Event::Output(_)) = event.event {
+                return Ok((events, sender));
+            }
+        }
+        Err(Failed::new("creeld ended an exec that said nothing"))
+    }
+
     /// The end, and whether all input was taken.
     async fn run(
         &self,

@@ -5,6 +5,7 @@ mod copy_program;
 mod exec;
 mod guest_stdout;
 mod memory;
+mod neighbours;
 mod stdin;
 mod stdout;
 
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Box<dyn Row>> {
         Box::new(stdout::Stdout::against_command()),
         Box::new(stdout::Stdout::against_engine()),
         Box::new(stdin::Stdin::default()),
+        Box::new(neighbours::Neighbours::default()),
         Box::new(guest_stdout::GuestStdout::default()),
         Box::new(cold_setup::ColdSetup::default()),
         Box::new(memory::DaemonMemory::default()),

@@ -4,6 +4,7 @@
 client() { /usr/bin/python3 -B "$base/grpc/client.py" --stubs "$base/grpc" "$@"; }
 
 python_drives_machines() { expect 0 client machine_life machine_bounds; }
+python_uses_all_of_a_machine() { expect 0 client machine_in_use reflection; }
 python_drives_workflows() { expect 0 client workflow_life workflow_fails; }
 python_cancels_and_is_late() { expect 0 client workflow_bounds; }
 
@@ -43,6 +44,7 @@ two_users_of_the_workflow_level_are_kept_apart() {
 }
 
 check 90 python_drives_machines
+check 150 python_uses_all_of_a_machine
 check 120 python_drives_workflows
 check 150 python_cancels_and_is_late
 check 20 users_of_the_workflow_level

@@ -51,6 +51,20 @@ over_its_memory_limit_a_machine_dies_alone_within_a_second() {
     neighbour_answers
 }
 
+a_machine_that_the_slice_has_no_memory_for_is_told_apart_from_one_at_its_limit() {
+    created
+    local slice=/sys/fs/cgroup/creel.slice
+    # What is there and a little: the hog is the largest in it.
+    systemctl set-property --runtime creel.slice MemoryMax=$(($(cat "$slice/memory.current") + (48 << 20)))
+    creel exec "$id" -- awk "$(hold_mib 180)" >"$state/exec" 2>&1 || true
+    systemctl set-property --runtime creel.slice MemoryMax=infinity
+    cat "$state/exec"
+    ended_as "$id" "machine crashed (killed for want of memory on the host, or in creel.slice, below its own limit)"
+    counted "$id"
+    same "$(cat "$slice/memory.max")" max "the slice's limit"
+    neighbour_answers
+}
+
 a_guest_that_kills_a_process_of_the_step_goes_on() {
     created
     if ! expect 1 creel exec "$id" -- awk "$(hold_mib 400)"; then
@@ -226,6 +240,7 @@ the_keeper_records_a_kill_for_memory_while_creeld_is_away() {
 check 60 a_neighbour_is_there
 check 240 a_guest_that_uses_all_its_memory_stays_below_its_limit
 check 90 over_its_memory_limit_a_machine_dies_alone_within_a_second
+check 90 a_machine_that_the_slice_has_no_memory_for_is_told_apart_from_one_at_its_limit
 check 90 a_guest_that_kills_a_process_of_the_step_goes_on
 check 90 a_guest_kernel_out_of_memory_is_a_panic_with_its_words
 check 120 qemu_killed_by_a_signal_is_told_with_its_number
