@@ -50,6 +50,25 @@ impl StagingDir {
         &self.path
     }
 
+    /// Moves `part` of this directory to `dest` in one step, where nothing is.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where something is.
+    pub(super) fn publish_new(&self, part: &Path, dest: &Path) -> io::Result<()> {
+        match renameat_with(CWD, part, CWD, dest, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            // A file system without it replaces nothing but an empty directory.
+            Err(Errno::INVAL) => match fs::rename(part, dest) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                renamed => renamed?,
+            },
+            Err(error) => return Err(error.into()),
+        }
+        sync_parent(dest)
+    }
+
     /// Moves `part` of this directory to `dest` in one step. What was there before ends up in `part`'s place, and goes
     /// with this directory.
     pub(super) fn publish(&self, part: &Path, dest: &Path) -> io::Result<()> {
@@ -60,10 +79,14 @@ impl StagingDir {
             Err(Errno::INVAL) => fs::rename(part, dest)?,
             Err(error) => return Err(error.into()),
         }
-        match dest.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-            _ => sync_directory(Path::new(".")),
-        }
+        sync_parent(dest)
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        _ => sync_directory(Path::new(".")),
     }
 }
 

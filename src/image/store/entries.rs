@@ -22,6 +22,9 @@ use super::gc::{Collect, Collected, Removed};
 use crate::image::digest::is_sha256_hex;
 use crate::image::staging::{StagingDir, freeable_bytes, is_at, remove_tree, sweep, sync_directory};
 
+/// How often an entry may be had by collections, one after the other, while it is to be published.
+const MAX_TRIES: u32 = 100;
+
 const STORE: &str = ".store";
 const BY_INPUT: &str = "by-input";
 const FILES: &str = "files";
@@ -31,6 +34,13 @@ const FILES: &str = "files";
 pub struct EntryLease(#[expect(dead_code, reason = "held for its lock")] Arc<File>);
 
 impl EntryLease {
+    /// Until nobody has the directory for himself alone, which takes no longer than removing it.
+    fn wait(directory: &Path) {
+        if let Ok(open) = File::open(directory) {
+            let _ = open.lock_shared();
+        }
+    }
+
     /// `None` if the directory is gone, or about to be.
     pub(super) fn acquire(directory: &Path) -> Option<Self> {
         let open = File::open(directory).ok()?;
@@ -97,14 +107,24 @@ impl Entries {
         let digest = files.digest();
         make_durable(part).map_err(ImageError::io("write", part))?;
         let directory = self.directory.join(&digest);
-        let entry = match self.get(digest.clone()) {
-            Some(entry) => entry,
-            None => {
-                // Locked before it can be seen, else a collection could take it for unreferenced.
-                let lock = File::open(part).map_err(ImageError::io("open", part))?;
-                lock.try_lock_shared().map_err(|error| ImageError::io("lock", part)(error.into()))?;
-                staging.publish(part, &directory).map_err(ImageError::io("create", &directory))?;
-                Entry { digest, lease: EntryLease(Arc::new(lock)) }
+        // Locked before it can be seen, else a collection could take it for unreferenced.
+        let lock = File::open(part).map_err(ImageError::io("open", part))?;
+        lock.try_lock_shared().map_err(|error| ImageError::io("lock", part)(error.into()))?;
+        let lock = Arc::new(lock);
+        let mut tries = 0;
+        let entry = loop {
+            if let Some(entry) = self.get(digest.clone()) {
+                break entry;
+            }
+            match staging.publish_new(part, &directory) {
+                Ok(()) => break Entry { digest, lease: EntryLease(lock) },
+                // It is there, and a collection has it for a moment: to look whether it is named, or to remove it. Put in its
+                // place, ours would be what is removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MAX_TRIES => {
+                    tries += 1;
+                    EntryLease::wait(&directory);
+                }
+                Err(error) => return Err(ImageError::io("create", &directory)(error)),
             }
         };
         // After the entry: a collection removes lists that belong to none.

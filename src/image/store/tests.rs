@@ -268,21 +268,22 @@ fn a_dry_collection_says_what_a_real_one_does() {
 #[test]
 fn builds_and_collections_do_not_get_in_each_others_way() {
     let Roots { store, .. } = &roots();
-    let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        // Dropped at its end, whichever that is.
+        let (building, built) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            while built.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                 store.gc(Collect::Remove).expect("a collection");
             }
         });
-        for round in 0..40 {
+        for round in 0..200 {
             let image = publish(store, "tiny", &format!("kernel {}", round % 3));
             assert_eq!(
                 fs::read_to_string(&image.spec.kernel).expect("there"),
                 format!("kernel {}", round % 3)
             );
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(building);
     });
     assert!(store.resolve("tiny").is_ok());
 }
