@@ -1,15 +1,20 @@
 //! From fork to exec: what a process of a machine is, as a list of steps in order.
 //!
-//! The process is in its cgroup before it takes any of them, so what it does on the way is charged there. [`STEPS`] is the
-//! one place to read, and to extend: the leased uid, Landlock and seccomp belong between the descriptors and the signals,
-//! in that order.
+//! The process is in its cgroup, its namespaces and its root before it takes any of them, so what it does on the way is
+//! charged and seen there. [`STEPS`] is the one place to read. Each comes where it does for a reason that stands beside it,
+//! and one that fails ends the start: nothing runs in less than was asked for.
 
 use std::ffi::{CString, NulError};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
+use creel_keeper::{Jail, JailUser, Process, Root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+
+use crate::jail::{landlock, privileges, seccomp};
 
 /// How long a program may take from fork to exec. Only a dead network file system takes this long.
 const EXEC_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -24,6 +29,9 @@ pub(crate) struct Prepared {
     fds: Vec<(RawFd, RawFd)>,
     /// The cgroup v2 directory that it is born in; `None` is the keeper's own.
     cgroup: Option<RawFd>,
+    /// The host's /proc, which its root lacks.
+    proc: Rc<OwnedFd>,
+    jail: Option<Jail>,
 }
 
 #[derive(Debug)]
@@ -46,14 +54,15 @@ impl StartError {
 }
 
 impl Prepared {
-    /// `program` as a path, or a descriptor of the keeper.
+    /// With these descriptors, and the host's /proc.
     pub(crate) fn new(
-        program: &creel_keeper::Program,
-        argv: &[String],
-        env: &[(String, String)],
+        process: &Process,
         fds: Vec<(RawFd, RawFd)>,
         cgroup: Option<RawFd>,
+        proc: Rc<OwnedFd>,
     ) -> Result<Self, NulError> {
+        let Process { program, argv, env, jail, .. } = process;
+        let jail = jail.clone();
         Ok(Self {
             program: match program {
                 creel_keeper::Program::Path(path) => Program::Path(CString::new(path.as_str())?),
@@ -66,39 +75,70 @@ impl Prepared {
                 .collect::<Result<_, _>>()?,
             fds,
             cgroup,
+            proc,
+            jail,
         })
     }
 }
 
 type Step = fn(&mut Context<'_>) -> io::Result<()>;
 
-/// The steps of a child, with the words that an error is reported in.
-const STEPS: [(&str, Step); 8] = [
-    ("start a session", start_session),
-    ("tie it to the keeper's life", die_with_keeper),
-    ("reset its OOM score", reset_oom_score),
-    ("forbid core dumps", forbid_core_dumps),
-    ("give up new privileges", give_up_new_privileges),
-    ("arrange its descriptors", arrange_fds),
-    ("reset its signals", reset_signals),
-    ("execute the program", execute),
+/// The steps of a child, with the words that an error is reported in, and what helps.
+const STEPS: [(&str, Step, &str); 16] = [
+    ("start a session", start_session, ""),
+    ("tie it to the keeper's life", die_with_keeper, ""),
+    // By a descriptor from before the root was entered, which the next but four closes.
+    ("reset its OOM score", reset_oom_score, ""),
+    ("forbid core dumps", forbid_core_dumps, ""),
+    ("bound its processes", bound_processes, ""),
+    ("arrange its descriptors", arrange_fds, ""),
+    // The keeper's is on the host's side of the root, from where `..` leads everywhere.
+    ("leave the machine's directory", leave_directory, ""),
+    ("let others use what it makes", open_umask, ""),
+    // Takes CAP_SETPCAP, so before the user goes.
+    ("close the ways back to capabilities", close_the_ways_back, "creeld's unit has to keep CAP_SETPCAP"),
+    ("become its own user", become_user, "creeld's unit has to keep CAP_SETUID and CAP_SETGID"),
+    ("drop its capabilities", drop_capabilities, ""),
+    // Landlock and seccomp ask for it of whoever has no capability.
+    ("give up new privileges", give_up_new_privileges, ""),
+    // After it has become who it is: rules are about what is opened, and so is this.
+    (
+        "restrict its files by Landlock",
+        restrict_files,
+        "the kernel has to have Landlock; or set `jail.mode` to \"auto\"",
+    ),
+    // After all that makes calls which it denies.
+    (
+        "deny system calls",
+        deny_calls,
+        "the kernel has to have CONFIG_SECCOMP_FILTER; or set `jail.mode` to \"auto\"",
+    ),
+    ("reset its signals", reset_signals, ""),
+    ("execute the program", execute, ""),
 ];
 
 struct Context<'a> {
     prepared: &'a Prepared,
+    root: Option<&'a Root>,
     keeper: libc::pid_t,
     report: RawFd,
     /// The program's descriptor, where [`arrange_fds`] has put it.
     program: RawFd,
 }
 
-/// Starts a process and returns its pid once it has executed its program.
-pub(crate) fn start(prepared: &Prepared) -> Result<libc::pid_t, StartError> {
+impl Context<'_> {
+    fn user(&self) -> Option<&JailUser> {
+        self.prepared.jail.as_ref()?.user.as_ref()
+    }
+}
+
+/// Starts a process, in `root` if the keeper is there, and returns its pid once it has executed its program.
+pub(crate) fn start(prepared: &Prepared, root: Option<&Root>) -> Result<libc::pid_t, StartError> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| StartError::failed("make a pipe", &error.into()))?;
     let keeper = std::process::id().cast_signed();
     match fork_into(prepared.cgroup)? {
-        0 => become_process(Context { prepared, keeper, report: write.as_raw_fd(), program: -1 }),
+        0 => become_process(Context { prepared, root, keeper, report: write.as_raw_fd(), program: -1 }),
         pid => {
             drop(write);
             let outcome = await_exec(&read);
@@ -160,8 +200,12 @@ fn await_exec(report: &OwnedFd) -> Result<(), StartError> {
         Ok(0) => Ok(()),
         Ok(8) => {
             let [a, b, c, d, e, f, g, h] = message;
-            let step = STEPS.get(u32::from_ne_bytes([a, b, c, d]) as usize).map_or("start", |(name, _)| name);
-            Err(StartError::failed(step, &io::Error::from_raw_os_error(i32::from_ne_bytes([e, f, g, h]))))
+            let step = STEPS.get(u32::from_ne_bytes([a, b, c, d]) as usize);
+            let (name, hint) = step.map_or(("start", ""), |(name, _, hint)| (*name, *hint));
+            let failed =
+                StartError::failed(name, &io::Error::from_raw_os_error(i32::from_ne_bytes([e, f, g, h])));
+            let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+            Err(StartError { error: failed.error + &hint, ..failed })
         }
         Ok(_) => Err(StartError { error: "the new process died before its program ran".into(), errno: None }),
         Err(error) => Err(StartError::failed("hear from the new process", &error.into())),
@@ -169,7 +213,7 @@ fn await_exec(report: &OwnedFd) -> Result<(), StartError> {
 }
 
 fn become_process(mut context: Context<'_>) -> ! {
-    for (index, (_, step)) in (0u32..).zip(STEPS) {
+    for (index, (_, step, _)) in (0u32..).zip(STEPS) {
         if let Err(error) = step(&mut context) {
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
             let [a, b, c, d] = index.to_ne_bytes();
@@ -204,8 +248,11 @@ fn die_with_keeper(context: &mut Context<'_>) -> io::Result<()> {
 
 /// The keeper may be shielded from the OOM killer; its children hold the memory and must not be. Lowering a score may
 /// be forbidden, and then there was nothing to reset.
-fn reset_oom_score(_: &mut Context<'_>) -> io::Result<()> {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+fn reset_oom_score(context: &mut Context<'_>) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened =
+        rustix::fs::openat(context.prepared.proc.as_fd(), "self/oom_score_adj", flags, Mode::empty());
+    let _ = opened.and_then(|file| rustix::io::write(&file, b"0"));
     Ok(())
 }
 
@@ -218,6 +265,50 @@ fn forbid_core_dumps(_: &mut Context<'_>) -> io::Result<()> {
         // Somebody above has forbidden them already, as far as 0 does, and it can't be raised again.
         Err(rustix::io::Errno::PERM) => Ok(rustix::process::setrlimit(core, limit(0))?),
         outcome => Ok(outcome?),
+    }
+}
+
+/// Of a user that nobody else is. The machine's cgroup bounds them too, where there is one.
+fn bound_processes(context: &mut Context<'_>) -> io::Result<()> {
+    let Some(user) = context.user() else { return Ok(()) };
+    let most = Some(u64::from(user.max_processes));
+    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Nproc, limit)?)
+}
+
+fn leave_directory(context: &mut Context<'_>) -> io::Result<()> {
+    if context.root.is_some() { Ok(rustix::process::chdir("/")?) } else { Ok(()) }
+}
+
+/// creel and the keeper connect to the helper's sockets as another user. The directory that these are in keeps others out.
+fn open_umask(context: &mut Context<'_>) -> io::Result<()> {
+    if context.user().is_some() {
+        rustix::process::umask(Mode::empty());
+    }
+    Ok(())
+}
+
+fn close_the_ways_back(context: &mut Context<'_>) -> io::Result<()> {
+    if context.prepared.jail.is_some() { privileges::close_the_ways_back() } else { Ok(()) }
+}
+
+fn become_user(context: &mut Context<'_>) -> io::Result<()> {
+    context.user().map_or(Ok(()), privileges::become_user)
+}
+
+fn drop_capabilities(context: &mut Context<'_>) -> io::Result<()> {
+    if context.prepared.jail.is_some() { privileges::drop_capabilities() } else { Ok(()) }
+}
+
+fn restrict_files(context: &mut Context<'_>) -> io::Result<()> {
+    let (Some(jail), Some(root)) = (&context.prepared.jail, context.root) else { return Ok(()) };
+    if jail.landlock { landlock::restrict(&root.entries, jail.sockets) } else { Ok(()) }
+}
+
+fn deny_calls(context: &mut Context<'_>) -> io::Result<()> {
+    match &context.prepared.jail {
+        Some(jail) if jail.seccomp => seccomp::install(),
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,9 @@ pub mod records;
 pub mod removal;
 
 pub use console::{ConsoleError, ConsoleHistory, ConsoleSizes, ConsoleWriter};
-pub use plan::{FdGrant, FdSource, Output, Owner, PLAN_VERSION, Plan, PlanError, Process, Program, Ready};
+pub use plan::{
+    Entry, EntryKind, FdGrant, FdSource, Identity, Jail, JailUser, Output, Owner, PLAN_VERSION, Plan,
+    PlanError, Process, Program, Ready, Root,
+};
 pub use records::{DoneRecord, Ending, ExitRecord, ProcessEnd, Usage};
 pub use removal::{is_still, remove_contents, remove_directory};

@@ -16,6 +16,7 @@
 mod child;
 mod hold;
 mod inherited;
+mod jail;
 mod ready;
 mod reap;
 mod recorder;

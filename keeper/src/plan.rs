@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::console::ConsoleSizes;
 
 /// The only version of the plan that this build reads and writes.
-pub const PLAN_VERSION: u32 = 2;
+pub const PLAN_VERSION: u32 = 3;
 
 /// The highest descriptor number a process may be given; the default soft limit on open files is 1024.
 pub const MAX_FD: i32 = 1000;
@@ -33,10 +33,92 @@ pub struct Plan {
     pub directory: i32,
     /// Present when the keeper must not outlive its owner.
     pub owner: Option<Owner>,
+    /// The root directory of keeper and processes; without it, the host's. The keeper is then in a mount namespace of its
+    /// own, and confines itself once its processes have started.
+    pub root: Option<Root>,
+    /// Descriptors that the keeper keeps until its end, and gives to nobody: leases that end with it.
+    pub hold: Vec<i32>,
     /// Sizes of the file `console`.
     pub console: ConsoleSizes,
     /// The processes, in start order.
     pub processes: Vec<Process>,
+}
+
+/// A root directory: what is named, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    pub entries: Vec<Entry>,
+}
+
+/// One thing of the host in a machine's root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its absolute path on the host; links are followed.
+    pub from: String,
+    /// Its absolute path in the root.
+    pub at: String,
+    pub kind: EntryKind,
+    /// Where creel has looked at it before: what it has to be still.
+    pub identity: Option<Identity>,
+}
+
+/// What may be done with it. All but devices and sockets are for reading only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    /// A file that is executed, or mapped so.
+    Program,
+    File,
+    /// A directory with all that is below it.
+    Directory,
+    /// A directory whose files may be executed.
+    Programs,
+    /// A character device.
+    Device,
+    /// A directory in which sockets are made.
+    Sockets,
+}
+
+impl EntryKind {
+    pub fn is_directory(self) -> bool {
+        matches!(self, Self::Directory | Self::Programs | Self::Sockets)
+    }
+}
+
+/// A file, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// What a process is confined by beside its root. Each layer that is asked for is there, or the process is not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jail {
+    /// `None`: it stays who the keeper is.
+    pub user: Option<JailUser>,
+    /// Restrict it to its root's files by Landlock.
+    pub landlock: bool,
+    /// It makes sockets in [`EntryKind::Sockets`].
+    pub sockets: bool,
+    /// Refuse system calls that it has no use for.
+    pub seccomp: bool,
+}
+
+/// A user that nobody else is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JailUser {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups: those of device nodes.
+    pub groups: Vec<u32>,
+    /// Processes and threads of this user, the machine's all together.
+    pub max_processes: u32,
 }
 
 /// The life line of an embedded keeper.
@@ -75,6 +157,8 @@ pub struct Process {
     pub ends_machine: bool,
     /// The next process starts when this holds.
     pub ready: Option<Ready>,
+    /// Only with a [`Plan::root`].
+    pub jail: Option<Jail>,
 }
 
 /// What is executed.
@@ -122,7 +206,7 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
-    /// A plain file name in the machine's directory.
+    /// A file name in the machine's directory, or in a directory there.
     pub socket: String,
     /// How long it may take; the machine fails to start after that.
     pub timeout_ms: u32,
@@ -171,6 +255,7 @@ impl Plan {
     pub fn fds(&self) -> BTreeSet<i32> {
         let mut fds: BTreeSet<i32> = self.processes.iter().flat_map(Process::fds).collect();
         fds.insert(self.directory);
+        fds.extend(&self.hold);
         if let Some(owner) = &self.owner {
             fds.extend([owner.pipe, owner.parent]);
         }
@@ -204,6 +289,16 @@ impl Plan {
             }
         }
         check_sizes("console", self.console)?;
+        for entry in self.root.iter().flat_map(|root| &root.entries) {
+            if let Some(path) = [&entry.from, &entry.at].into_iter().find(|path| !is_plain_path(path)) {
+                return wrong(format!("`{path}` is no absolute path, or has `..` in it"));
+            }
+        }
+        if let Some(process) =
+            self.processes.iter().find(|process| process.jail.is_some() && self.root.is_none())
+        {
+            return wrong(format!("process `{}` has a jail and no root", process.name));
+        }
         let mut names = BTreeSet::new();
         let mut ready = BTreeSet::new();
         for process in &self.processes {
@@ -268,7 +363,7 @@ impl Process {
             }
         }
         match &self.ready {
-            Some(ready) if !is_file_name(&ready.socket) => {
+            Some(ready) if !ready.socket.split('/').all(is_file_name) => {
                 wrong(format!("`{}` is no file name", ready.socket))
             }
             _ => Ok(()),
@@ -283,6 +378,11 @@ fn check_sizes(of: &str, sizes: ConsoleSizes) -> Result<(), PlanError> {
         )));
     }
     Ok(())
+}
+
+fn is_plain_path(path: &str) -> bool {
+    path.strip_prefix('/')
+        .is_some_and(|rest| rest.split('/').all(|part| part != ".." && !part.contains('\0')))
 }
 
 fn is_file_name(name: &str) -> bool {
@@ -307,6 +407,7 @@ mod tests {
             log: sizes,
             ends_machine,
             ready: None,
+            jail: Some(Jail { user: None, landlock: true, sockets: false, seccomp: true }),
         };
         let mut helper = process("vsock", false);
         helper.ready = Some(Ready { socket: "vhost.sock".into(), timeout_ms: 5000 });
@@ -320,6 +421,15 @@ mod tests {
             machine: "m".into(),
             directory: 4,
             owner: Some(Owner { pipe: 6, parent: 5, name: "m-1".into() }),
+            hold: vec![9],
+            root: Some(Root {
+                entries: vec![Entry {
+                    from: "/usr/bin/true".into(),
+                    at: "/bin/true".into(),
+                    kind: EntryKind::Program,
+                    identity: Some(Identity { device: 1, inode: 2 }),
+                }],
+            }),
             console: sizes,
             processes: vec![helper, qemu],
         }
@@ -330,7 +440,7 @@ mod tests {
         let plan = plan();
         let read = Plan::parse(&plan.to_json().expect("plain data")).expect("a valid plan");
         assert_eq!(read, plan);
-        assert_eq!(read.fds(), BTreeSet::from([4, 5, 6, 7, 8]));
+        assert_eq!(read.fds(), BTreeSet::from([4, 5, 6, 7, 8, 9]));
     }
 
     #[test]
@@ -347,7 +457,9 @@ mod tests {
         assert!(matches!(Plan::parse(value.to_string().as_bytes()), Err(PlanError::Syntax(_))));
 
         type Spoil = fn(&mut Plan);
-        let spoils: [(Spoil, &str); 8] = [
+        let spoils: [(Spoil, &str); 10] = [
+            (|plan| plan.root = None, "a jail and no root"),
+            (|plan| plan.root.as_mut().unwrap().entries[0].at = "/../x".into(), "no absolute path"),
             (|plan| plan.processes[1].ends_machine = false, "ends the machine"),
             (|plan| plan.processes[0].name = "qemu".into(), "no earlier process `vsock`"),
             (|plan| plan.processes[0].name = "a/b".into(), "1 to 32"),

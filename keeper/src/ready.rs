@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 /// Between two attempts in the gap between `bind` and `listen`.
 const REFUSED_RETRY: Duration = Duration::from_millis(2);
 
-/// A watch on the working directory, which is the machine's.
+/// A watch on the directory that the socket will be in, below the working directory, which is the machine's.
 #[derive(Debug)]
 pub(crate) struct Arrival(OwnedFd);
 
@@ -28,9 +28,10 @@ pub(crate) enum Attempt {
 
 impl Arrival {
     /// To be made before the helper starts, so that no creation is missed.
-    pub(crate) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch(socket: &str) -> io::Result<Self> {
+        let directory = socket.rsplit_once('/').map_or(".", |(directory, _)| directory);
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&fd, ".", inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
+        inotify::add_watch(&fd, directory, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO)?;
         Ok(Self(fd))
     }
 

@@ -10,17 +10,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use creel_keeper::records::{CONSOLE_FILE, DONE_FILE, exit_file, log_file};
 use creel_keeper::{
-    DoneRecord, Ending, ExitRecord, FdSource, Output, Plan, Process, ProcessEnd, Program, Usage,
+    DoneRecord, Ending, ExitRecord, FdSource, Output, Plan, Process, ProcessEnd, Program, Root, Usage,
     remove_directory,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 
 use crate::child::{Prepared, StartError, open_null, start};
 use crate::inherited::Inherited;
+use crate::jail::{privileges, root, seccomp};
 use crate::ready::{self, Arrival, try_connect};
 use crate::reap::{self, kill_all, reap_one};
 use crate::recorder::{CHUNK_BYTES, Drain, now_unix_ns, write_record};
@@ -55,6 +58,9 @@ struct Supervisor {
     /// Set once: the first reason wins.
     ending: Option<Ending>,
     no_children: bool,
+    /// Where the keeper is, and its processes.
+    root: Option<Root>,
+    _held: Vec<OwnedFd>,
 }
 
 /// Runs the whole life of a machine.
@@ -62,6 +68,12 @@ struct Supervisor {
 /// An error is one of the plan; everything that goes wrong later is recorded and is part of the [`Ending`].
 pub(crate) fn run(plan: Plan, mut inherited: Inherited, signals: Signals) -> Result<Ending, String> {
     let directory = inherited.remove(plan.directory)?;
+    let held = plan.hold.iter().map(|fd| inherited.remove(*fd)).collect::<Result<Vec<_>, _>>()?;
+    // What is to be said to the kernel about processes, wherever the root is.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())
+        .map_err(|error| format!("failed to open `/proc`: {error}"))?;
+    let rooted = plan.root.as_ref().map_or(Ok(()), root::enter);
     rustix::process::fchdir(&directory)
         .map_err(|error| format!("failed to enter the machine's directory: {error}"))?;
     // Outside a pid namespace too, orphans of the machine come to the keeper.
@@ -86,8 +98,16 @@ pub(crate) fn run(plan: Plan, mut inherited: Inherited, signals: Signals) -> Res
         buffer: Box::new([0; CHUNK_BYTES]),
         ending: None,
         no_children: false,
+        root: plan.root,
+        _held: held,
     };
-    supervisor.start_all(&plan.processes, inherited, console_end);
+    match (rooted, plan.processes.first()) {
+        (Err(error), Some(first)) => {
+            supervisor.start_failed(first, StartError { error: error.to_string(), errno: error.errno() });
+        }
+        _ => supervisor.start_all(&plan.processes, inherited, console_end, proc),
+    }
+    supervisor.confine(&plan.processes);
     drop(plan.processes);
     while supervisor.ending.is_none() {
         supervisor.turn(None, None);
@@ -97,15 +117,22 @@ pub(crate) fn run(plan: Plan, mut inherited: Inherited, signals: Signals) -> Res
 
 impl Supervisor {
     /// Starts the processes in order, and closes each descriptor as soon as nobody else needs it.
-    fn start_all(&mut self, processes: &[Process], mut inherited: Inherited, console_end: OwnedFd) {
+    fn start_all(
+        &mut self,
+        processes: &[Process],
+        mut inherited: Inherited,
+        console_end: OwnedFd,
+        proc: OwnedFd,
+    ) {
         let mut connections = BTreeMap::new();
+        let proc = Rc::new(proc);
         for (index, process) in processes.iter().enumerate() {
             // An owner that died before now, or SIGTERM, is noticed here.
             self.turn(Some(Duration::ZERO), None);
             if self.ending.is_some() {
                 return;
             }
-            let started = self.start_one(process, &inherited, &connections, &console_end);
+            let started = self.start_one(process, &inherited, &connections, (&console_end, &proc));
             if let Err(error) =
                 started.and_then(|arrival| self.await_ready(process, arrival, &mut connections))
             {
@@ -123,7 +150,7 @@ impl Supervisor {
         process: &Process,
         inherited: &Inherited,
         connections: &BTreeMap<String, OwnedFd>,
-        console_end: &OwnedFd,
+        (console_end, proc): (&OwnedFd, &Rc<OwnedFd>),
     ) -> Result<Option<Arrival>, StartError> {
         let null = open_null().map_err(|error| StartError::failed("open /dev/null", &error))?;
         let log_end = match process.stdout == Output::Log || process.stderr == Output::Log {
@@ -158,16 +185,17 @@ impl Supervisor {
             number(fd)?;
         }
         let cgroup = process.cgroup.map(number).transpose()?;
-        let arrival = match process.ready {
+        let arrival = match &process.ready {
             None => None,
-            Some(_) => {
-                Some(Arrival::watch().map_err(|error| StartError::failed("watch the directory", &error))?)
+            Some(ready) => {
+                let watched = Arrival::watch(&ready.socket);
+                Some(watched.map_err(|error| StartError::failed("watch the directory", &error))?)
             }
         };
-        let prepared = Prepared::new(&process.program, &process.argv, &process.env, fds, cgroup)
+        let prepared = Prepared::new(process, fds, cgroup, Rc::clone(proc))
             .map_err(|error| StartError { error: error.to_string(), errno: None })?;
         let started_at_unix_ns = now_unix_ns();
-        let pid = start(&prepared)?;
+        let pid = start(&prepared, self.root.as_ref())?;
         self.no_children = false;
         let (name, ends_machine) = (process.name.clone(), process.ends_machine);
         self.running.push(Running { name, pid, started_at_unix_ns, ends_machine });
@@ -207,6 +235,22 @@ impl Supervisor {
             self.turn(Some(retry.unwrap_or(left).min(left)), Some(&arrival));
         }
         Ok(())
+    }
+
+    /// What the keeper needs no more is given up: it ends processes, reads pipes, and writes into a directory that it has
+    /// open. One that can't is a machine whose jail is weaker than was asked for.
+    fn confine(&mut self, processes: &[Process]) {
+        if self.root.is_none() || self.ending.is_some() {
+            return;
+        }
+        let seccomp = processes.iter().filter_map(|process| process.jail.as_ref()).any(|jail| jail.seccomp);
+        let confined = privileges::close_the_ways_back()
+            .and_then(|()| privileges::keep_only_kill())
+            .and_then(|()| Ok(rustix::thread::set_no_new_privs(true)?))
+            .and_then(|()| if seccomp { seccomp::install() } else { Ok(()) });
+        if let (Err(error), Some(process)) = (confined, processes.last()) {
+            self.start_failed(process, StartError::failed("confine the keeper", &error));
+        }
     }
 
     /// A process that never ran has its failure as its end; one that ran but was not ready has the end that it gets.
