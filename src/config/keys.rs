@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::settings::Config;
+use super::settings::{Config, JailMode};
 use super::units::Period;
 
 /// The TOML type of a value. Variables are text in any case.
@@ -221,6 +221,38 @@ pub static KEYS: &[Key] = &[
         expects: PORT,
         set: |config, text| read_number(text, 1..=MAX_PORT, &mut config.vsock_ports.dns),
         show: |config| show(&config.vsock_ports.dns),
+    },
+    Key {
+        section: "jail",
+        name: "mode",
+        meaning: "What confines QEMU and its helpers: `required` takes all layers, or runs no machine; `auto` those that this host and user can have; `off` none, which is for tests of QEMU itself. If it is not set, `required` in creeld and `auto` in `creel run`.",
+        kind: Kind::Text,
+        expects: "\"required\", \"auto\" or \"off\"",
+        set: |config, text| {
+            let mut mode = JailMode::Required;
+            read(text, &mut mode)?;
+            config.jail.mode = Some(mode);
+            Ok(())
+        },
+        show: |config| config.jail.mode.as_ref().and_then(show),
+    },
+    Key {
+        section: "jail",
+        name: "first_uid",
+        meaning: "The first of the users, and groups of the same numbers, that machines of root run as, each of its own. Nobody else may be one of them.",
+        kind: Kind::Integer,
+        expects: "a number from 65536 to 4000000000",
+        set: |config, text| read_number(text, 65_536..=4_000_000_000, &mut config.jail.first_uid),
+        show: |config| show(&config.jail.first_uid),
+    },
+    Key {
+        section: "jail",
+        name: "uid_count",
+        meaning: "How many there are: more than machines at a time.",
+        kind: Kind::Integer,
+        expects: "a number from 1 to 1000000",
+        set: |config, text| read_number(text, 1..=1_000_000, &mut config.jail.uid_count),
+        show: |config| show(&config.jail.uid_count),
     },
     Key {
         section: "images",

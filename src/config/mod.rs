@@ -25,7 +25,7 @@ pub use load::ConfigError;
 pub use observe::{LogFilter, LogFormat, MetricsAddress};
 pub use places::{Places, PlacesError};
 pub use problem::{Place, Problem};
-pub use settings::{Accel, CgroupMode, Config, Transport, VsockPorts};
+pub use settings::{Accel, CgroupMode, Config, JailMode, Transport, VsockPorts};
 pub use units::{ByteSize, Period, UnitError};
 
 #[cfg(test)]

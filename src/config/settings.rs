@@ -105,6 +105,46 @@ impl fmt::Display for CgroupMode {
     }
 }
 
+/// Whether a machine may have less of a jail than there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JailMode {
+    /// All layers, or no machine.
+    Required,
+    /// The layers that this host and user can have.
+    Auto,
+    /// None: for tests of QEMU itself.
+    Off,
+}
+
+impl JailMode {
+    const NAMES: [(Self, &str); 3] = [(Self::Required, "required"), (Self::Auto, "auto"), (Self::Off, "off")];
+}
+
+impl FromStr for JailMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| format!("`{text}` is none of `required`, `auto`, `off`"))
+    }
+}
+
+impl fmt::Display for JailMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = Self::NAMES.iter().find(|(mode, _)| mode == self);
+        f.write_str(found.map_or("", |(_, name)| name))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jail {
+    /// None: `Required` in creeld, `Auto` in an embedded run, which is a person's.
+    pub mode: Option<JailMode>,
+    /// The users that machines of root run as.
+    pub first_uid: u32,
+    pub uid_count: u32,
+}
+
 /// The whole configuration, ready for use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -112,6 +152,7 @@ pub struct Config {
     pub cgroups: Cgroups,
     pub vsock_ports: VsockPorts,
     pub machine: Machine,
+    pub jail: Jail,
     pub images: Images,
     pub engine: Engine,
     pub scheduler: Scheduler,
@@ -252,6 +293,8 @@ impl Config {
                 agent_timeout: Period::from_secs(2 * 60),
                 shutdown_timeout: Period::from_secs(10),
             },
+            // systemd's table of users (docs/UIDS-GIDS.md) leaves these to nobody.
+            jail: Jail { mode: None, first_uid: 2_000_000_000, uid_count: 65_536 },
             images: Images { default: "tiny".to_owned() },
             // Upstream's five minutes suit a shared spindle. At a person's own machine they would cut builds short.
             engine: Engine { workflow_timeout: Period::from_secs(60 * 60) },

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod child;
 pub mod clock;
 pub mod inotify;
+pub mod landlock;
 pub mod memfd;
 pub mod namespaces;
 pub mod peer;
@@ -16,6 +17,7 @@ pub mod pidfd;
 pub mod readiness;
 pub mod spawn;
 pub mod tmpfile;
+pub mod uids;
 pub mod vhost_vsock;
 
 pub use cgroup::{Cgroup, CgroupFsError};

@@ -14,9 +14,44 @@ pub enum Namespaces {
     Pid,
     /// The same in a user namespace of its own in which uid and gid are the ones outside. Needs no privilege.
     UserPid,
+    /// What a jail is made in: pid, mounts, network, IPC, host name. Needs CAP_SYS_ADMIN.
+    Jail,
+    /// The same in a user namespace, as [`Self::UserPid`].
+    UserJail,
 }
 
 impl Namespaces {
+    /// What to ask for where machines have a jail.
+    pub fn of_a_jail() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Jail } else { Self::UserJail }
+    }
+
+    /// Whether less will do where these are forbidden.
+    pub fn are_a_jail_s(self) -> bool {
+        matches!(self, Self::Jail | Self::UserJail)
+    }
+
+    /// The flags of clone(2).
+    pub(crate) fn flags(self) -> libc::c_int {
+        const JAIL: libc::c_int = libc::CLONE_NEWPID
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWNET
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS;
+        match self {
+            Self::None => 0,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::UserPid => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
+            Self::Jail => JAIL,
+            Self::UserJail => JAIL | libc::CLONE_NEWUSER,
+        }
+    }
+
+    /// Whether they have a user namespace.
+    pub(crate) fn has_users(self) -> bool {
+        self.flags() & libc::CLONE_NEWUSER != 0
+    }
+
     /// What to ask for: [`Namespaces::Pid`] as root, else [`Namespaces::UserPid`].
     pub fn preferred() -> Self {
         if rustix::process::geteuid().is_root() { Self::Pid } else { Self::UserPid }
@@ -33,4 +68,12 @@ pub struct NamespaceSupport {
 /// Makes each kind once, around a child that exits at once. Takes a few milliseconds and needs no runtime.
 pub fn probe() -> NamespaceSupport {
     NamespaceSupport { pid: try_namespaces(Namespaces::Pid), user_pid: try_namespaces(Namespaces::UserPid) }
+}
+
+/// Makes these once, around a child that exits at once.
+///
+/// # Errors
+/// Which step failed, and why.
+pub fn are_possible(namespaces: Namespaces) -> Result<(), SpawnError> {
+    try_namespaces(namespaces)
 }

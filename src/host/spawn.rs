@@ -102,6 +102,7 @@ pub enum SpawnStep {
     /// Writing `setgroups`, `uid_map` or `gid_map` of the new user namespace.
     MapIds,
     Session,
+    Capabilities,
     Descriptors,
     Signals,
     Exec,
@@ -111,7 +112,7 @@ pub enum SpawnStep {
 
 impl SpawnStep {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Session, Self::Descriptors, Self::Signals, Self::Exec]
+        [Self::Session, Self::Capabilities, Self::Descriptors, Self::Signals, Self::Exec]
             .into_iter()
             .find(|step| *step as u8 == byte)
     }
@@ -122,6 +123,7 @@ impl SpawnStep {
             Self::Clone => "clone",
             Self::MapIds => "map uid and gid into the user namespace",
             Self::Session => "start a session",
+            Self::Capabilities => "keep capabilities in its user namespace",
             Self::Descriptors => "arrange the descriptors",
             Self::Signals => "reset the signals",
             Self::Exec => "execute it",
@@ -191,6 +193,8 @@ struct Layout<'a> {
     fds: Vec<(RawFd, RawFd, RawFd)>,
     above: RawFd,
     blocked: u64,
+    /// It is not root in its user namespace, and would lose with exec what it can do there.
+    keeps_capabilities: bool,
     report: RawFd,
     go: RawFd,
     go_write: RawFd,
@@ -210,6 +214,7 @@ fn start(spec: &Spawn<'_>, then: Then) -> Result<Started, SpawnError> {
         fds: spec.fds.iter().map(|(fd, number)| (fd.as_raw_fd(), -1, *number)).collect(),
         above: spec.fds.iter().map(|(_, number)| number + 1).max().unwrap_or(0).max(3),
         blocked: spec.blocked,
+        keeps_capabilities: spec.namespaces == Namespaces::UserJail,
         report: report_write.as_raw_fd(),
         go: go_read.as_raw_fd(),
         go_write: go_write.as_raw_fd(),
@@ -223,7 +228,7 @@ fn start(spec: &Spawn<'_>, then: Then) -> Result<Started, SpawnError> {
         let _ = reap(&pidfd, WaitIdOptions::empty());
         spec.error(step, source)
     };
-    if spec.namespaces == Namespaces::UserPid {
+    if spec.namespaces.has_users() {
         map_ids(pid).map_err(|error| abandon(SpawnStep::MapIds, error))?;
     }
     // The child waits for one byte. Should it be dead already, the report says so.
@@ -246,11 +251,7 @@ fn clone_child(spec: &Spawn<'_>, layout: &mut Layout<'_>) -> io::Result<(Pid, Ow
     /// clone3(2); libc has the constant only for some targets.
     const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    let namespace_flags = match spec.namespaces {
-        Namespaces::None => 0,
-        Namespaces::Pid => libc::CLONE_NEWPID,
-        Namespaces::UserPid => libc::CLONE_NEWPID | libc::CLONE_NEWUSER,
-    };
+    let namespace_flags = spec.namespaces.flags();
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is the documented default of every member of clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -329,6 +330,31 @@ fn child(layout: &mut Layout<'_>) -> ! {
     }
 }
 
+/// Those that a keeper makes a jail with, through exec (capabilities(7), "Ambient"). Raw system calls only.
+fn keep_capabilities() -> Result<(), SpawnStep> {
+    const CAP_KILL: u32 = 5;
+    const CAP_SETPCAP: u32 = 8;
+    const CAP_SYS_ADMIN: u32 = 21;
+    const SET: u32 = 1 << CAP_KILL | 1 << CAP_SETPCAP | 1 << CAP_SYS_ADMIN;
+    /// `_LINUX_CAPABILITY_VERSION_3`, and this process.
+    static HEADER: [u32; 2] = [0x2008_0522, 0];
+    /// Effective, permitted and inheritable, of the first 32 and of those behind.
+    static DATA: [u32; 6] = [SET, SET, SET, 0, 0, 0];
+    // SAFETY: both are valid for reading, and laid out as the kernel has them.
+    if unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), DATA.as_ptr()) } < 0 {
+        return Err(SpawnStep::Capabilities);
+    }
+    for capability in [CAP_KILL, CAP_SETPCAP, CAP_SYS_ADMIN] {
+        // SAFETY: takes no pointer.
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+        if raised < 0 {
+            return Err(SpawnStep::Capabilities);
+        }
+    }
+    Ok(())
+}
+
 /// The steps before exec, in order. On an error `errno` says why.
 fn prepare(layout: &mut Layout<'_>) -> Result<(), SpawnStep> {
     let check = |status: i32, step| if status < 0 { Err(step) } else { Ok(()) };
@@ -346,6 +372,9 @@ fn prepare(layout: &mut Layout<'_>) -> Result<(), SpawnStep> {
     }
     // SAFETY: setsid touches no memory.
     check(unsafe { libc::setsid() }, SpawnStep::Session)?;
+    if layout.keeps_capabilities {
+        keep_capabilities()?;
+    }
 
     // Sources move above all targets first, so that none is overwritten before it is copied.
     // SAFETY: these calls touch no memory. The numbers are the child's own, and no owner lives in the child to close
