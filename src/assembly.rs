@@ -4,11 +4,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, CgroupMode, Config};
+use crate::config::{self, CgroupMode, Config, JailMode};
+use crate::host::uids::UidRange;
 use crate::host::vhost_vsock;
 use crate::image::{Arch, ImageStore, Kit, KitError};
 use crate::runtime::microvm::qemu::{FindError, Qemu};
-use crate::runtime::microvm::{CgroupSettings, Settings, Transport};
+use crate::runtime::microvm::{CgroupSettings, JailSettings, Settings, Transport};
 use crate::state::records::{Records, Retention};
 
 /// Why a part can't be had. Each says what to do.
@@ -106,8 +107,18 @@ impl Assembly {
             config::Transport::Auto | config::Transport::Hybrid => Transport::Hybrid,
             config::Transport::Kernel => Transport::Kernel,
         };
-        let settings = self.settings(transport).await?;
+        let settings = self.settings(transport, JailMode::Auto).await?;
         Ok(Settings { allow_tcg: true, ..settings })
+    }
+
+    /// How machines are confined; `unset` where the configuration does not say.
+    pub fn jail(&self, unset: JailMode) -> JailSettings {
+        let jail = &self.config.jail;
+        JailSettings {
+            mode: jail.mode.unwrap_or(unset),
+            uids: UidRange { first: jail.first_uid, count: jail.uid_count },
+            max_processes: self.config.cgroups.max_pids,
+        }
     }
 
     /// How machines of creeld reach it.
@@ -125,7 +136,7 @@ impl Assembly {
     /// When kit or QEMU are missing, or the cache can't be made.
     pub async fn daemon(&self) -> Result<Settings, AssemblyError> {
         let transport = self.daemon_transport();
-        let settings = self.settings(transport).await?;
+        let settings = self.settings(transport, JailMode::Required).await?;
         let cgroups = &self.config.cgroups;
         let cgroups = CgroupSettings {
             required: cgroups.mode == CgroupMode::Required,
@@ -138,12 +149,15 @@ impl Assembly {
         Ok(Settings { allow_tcg: self.config.machine.allow_tcg, cgroups: Some(cgroups), ..settings })
     }
 
-    async fn settings(&self, transport: Transport) -> Result<Settings, AssemblyError> {
+    async fn settings(&self, transport: Transport, jail: JailMode) -> Result<Settings, AssemblyError> {
         let config = &self.config;
+        let (kit, qemu) = (self.kit()?, self.qemu().await?);
+        let jail = self.jail(jail);
         Ok(Settings {
             images: self.images.clone(),
-            kit: self.kit()?,
-            qemu: self.qemu().await?,
+            kit,
+            qemu,
+            jail,
             accel: config.machine.accel,
             allow_tcg: false,
             transport,

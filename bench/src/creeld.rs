@@ -57,7 +57,8 @@ impl Creeld {
             directory.join("cache"),
         );
         if let Machines::Native(program) = machines {
-            configuration.push_str(&format!("[qemu]\npath = {program:?}\n"));
+            // A script: it is no QEMU, and takes what a jail would not let it have.
+            configuration.push_str(&format!("[qemu]\npath = {program:?}\n[jail]\nmode = \"off\"\n"));
         }
         let file = directory.join("creel.toml");
         fs::write(&file, configuration).trying("write creeld's configuration")?;

@@ -6,9 +6,10 @@ use super::context::Context;
 use super::failure::{Failure, with_causes};
 use super::render::{Colour, Palette};
 use crate::api::Client;
-use crate::config::{self, CgroupMode};
+use crate::config::{self, CgroupMode, JailMode};
 use crate::exit::Exit;
 use crate::host;
+use crate::runtime::microvm::Layers;
 use crate::runtime::microvm::cgroup::{CgroupError, CgroupRoot};
 use crate::runtime::microvm::directory::RunDir;
 use crate::runtime::microvm::qemu::{KvmProof, ProbeInput, prove_kvm};
@@ -110,6 +111,7 @@ async fn examine(context: &Context) -> Vec<Check> {
     checks.push(program("source", "git", "git", "workflows that clone their repository can't run"));
     checks.push(run_directory(context));
     checks.push(namespaces());
+    checks.push(jail(context));
     checks.push(vsock(context));
     checks.push(cgroups(context));
     checks.push(daemon(context).await);
@@ -273,6 +275,31 @@ async fn daemon(context: &Context) -> Check {
             "systemctl start creeld.socket, and join group `creel`",
         ),
     }
+}
+
+/// What confines machines that this user makes; those of creeld have all layers, or there are none.
+fn jail(context: &Context) -> Check {
+    const NAME: &str = "jail";
+    if context.config().jail.mode == Some(JailMode::Off) {
+        return Check::limited(
+            NAME,
+            "`jail.mode` is \"off\": machines have no jail",
+            "remove it from the configuration",
+        );
+    }
+    let layers = Layers::find();
+    let has = |layer: &str| format!("a machine's processes have {layer}");
+    let missing = layers.missing();
+    if missing.is_empty() {
+        return Check::ok(
+            NAME,
+            has(
+                "a root directory, namespaces and a user of their own, no capabilities, seccomp and Landlock",
+            ),
+        );
+    }
+    let finding: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    Check::limited(NAME, finding.join("; "), "machines of creeld have all layers: docs/security.md")
 }
 
 fn namespaces() -> Check {

@@ -44,7 +44,9 @@ impl HybridListener {
         };
         let listener = UnixListener::bind(&path).map_err(naming)?;
         let bound = Self { listener, path: path.clone(), uid };
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(naming)?;
+        // Another user than ours can't be given it by its mode: its directory keeps others out, and `accept` does.
+        let mode = if uid == rustix::process::geteuid().as_raw() { 0o600 } else { 0o666 };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(naming)?;
         Ok(bound)
     }
 }

@@ -39,7 +39,7 @@ mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup || true
 mount -t tmpfs -o mode=755 tmpfs run
 : >run/agent.sock
-mount --bind "$directory/vsock_$port" run/agent.sock
+mount --bind "$directory/sockets/vsock_$port" run/agent.sock
 : >run/creel-agent
 mount --bind "@AGENT@" run/creel-agent
 cd "$directory"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use creel::image::{Image, ImageStore, Kit, VolumeTemplates};
-use creel::runtime::microvm::qemu::{Accel, QemuArgs, QemuConfig, QemuFds, Vsock};
+use creel::runtime::microvm::qemu::{Accel, BootFile, QemuArgs, QemuConfig, QemuFds, Vsock};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
@@ -154,8 +154,8 @@ impl Bare {
             accel: Accel::Tcg { tsc_khz: creel::host::tsc_khz() },
             agent_port: AGENT_PORT,
             fds: QemuFds {
-                kernel: 10,
-                initrd: 11,
+                kernel: BootFile::Fd(10),
+                initrd: BootFile::Fd(11),
                 store_disk: 12,
                 console: 13,
                 qmp: 14,

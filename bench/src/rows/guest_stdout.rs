@@ -1,5 +1,7 @@
 //! Output of a real microVM, against the least that could carry it out of the same guest.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -72,7 +74,7 @@ impl Row for GuestStdout {
         build_image(&world.programs, &images, IMAGE, Some(&overlay))?;
         let creeld = world.emulated().await?;
         let machine = creeld.api.create(IMAGE).await?;
-        let socket = creeld.run_dir.join(format!("m-{}/vsock_{PORT}", machine.id));
+        let socket = creeld.run_dir.join(format!("m-{}/sockets/vsock_{PORT}", machine.id));
         self.made = Some(Made { api: creeld.api.clone(), machine, socket, listener: None });
         self.bytes = PROBE_BYTES;
         let started = Instant::now();
@@ -88,6 +90,8 @@ impl Row for GuestStdout {
         let made = self.made.as_mut().ok_or_else(unprepared)?;
         let listener = UnixListener::bind(&made.socket);
         made.listener = Some(listener.trying(&format!("listen on `{}`", made.socket.display()))?);
+        // Its helper is another user.
+        fs::set_permissions(&made.socket, Permissions::from_mode(0o666)).trying("open the socket")?;
         Ok(())
     }
 

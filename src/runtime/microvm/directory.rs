@@ -25,6 +25,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::io::Errno;
 use thiserror::Error;
 
+/// What the vsock helper makes, and what it connects to, is in a directory of its own: the rest is not its business.
+pub const SOCKETS: &str = "sockets";
+
 const PREFIX: &str = "m-";
 const LOCK_FILE: &str = "lock";
 
@@ -32,7 +35,7 @@ const LOCK_FILE: &str = "lock";
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Room left for a socket's name and its `/` in a machine's directory.
-const SOCKET_NAME_BYTES: usize = 24;
+const SOCKET_NAME_BYTES: usize = 32;
 
 /// The lock is held for microseconds; only a stopped process holds it longer.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -284,6 +287,27 @@ impl MachineDirectory {
     /// Its name in the runtime directory.
     pub fn name(&self) -> String {
         directory_name(&self.id)
+    }
+
+    /// Makes the directory of the helper's sockets, for this user and that one.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn make_sockets(&self, helper_uid: u32) -> Result<(), DirectoryError> {
+        let path = self.path.join(SOCKETS);
+        let failed = |action| {
+            move |error: Errno| DirectoryError::Io { action, path: path.clone(), source: error.into() }
+        };
+        mkdirat(&self.fd, SOCKETS, Mode::RWXU).map_err(failed.clone()("make"))?;
+        if helper_uid != rustix::process::geteuid().as_raw() {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+            let made = openat(&self.fd, SOCKETS, flags, Mode::empty()).map_err(failed.clone()("open"))?;
+            // Ours by its group, which is root's.
+            rustix::fs::fchown(&made, Some(rustix::fs::Uid::from_raw(helper_uid)), None)
+                .map_err(failed.clone()("give away"))?;
+            rustix::fs::fchmod(&made, Mode::RWXU | Mode::RWXG).map_err(failed("open up"))?;
+        }
+        Ok(())
     }
 
     /// The path of a socket in it.

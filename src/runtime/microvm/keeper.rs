@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use creel_keeper::records::{CONSOLE_FILE, log_file};
 use creel_keeper::{
-    ConsoleError, ConsoleHistory, DoneRecord, ExitRecord, Owner, PLAN_VERSION, Plan, PlanError,
+    ConsoleError, ConsoleHistory, DoneRecord, ExitRecord, Owner, PLAN_VERSION, Plan, PlanError, Root,
 };
 pub use creel_keeper::{ConsoleSizes, Ending, Output, ProcessEnd, Usage};
 use rustix::fs::{Mode, OFlags, openat};
@@ -53,8 +53,13 @@ const FIRST_PASSED_FD: RawFd = 8;
 pub struct KeeperSpec<'a> {
     /// The creel-keeper binary.
     pub program: PathBuf,
-    /// What to try first; where it is forbidden, [`Namespaces::None`] is used instead.
+    /// What to try first; where it is forbidden, [`Namespaces::None`] is used instead. Those of a jail are had, or there is
+    /// no keeper.
     pub namespaces: Namespaces,
+    /// The root directory of all of them; with the namespaces of a jail.
+    pub root: Option<Root>,
+    /// What the keeper is to hold until its end: leases.
+    pub held: Vec<BorrowedFd<'a>>,
     pub ownership: Ownership,
     pub directory: &'a MachineDirectory,
     /// In start order. At least one must end the machine.
@@ -153,6 +158,8 @@ impl Keeper {
             .into_iter()
             .map(|process| process.into_plan(FIRST_PASSED_FD, machine_cgroup, &mut passed))
             .collect::<Result<Vec<_>, _>>()?;
+        let first_held =
+            FIRST_PASSED_FD + RawFd::try_from(passed.len()).unwrap_or(RawFd::MAX - FIRST_PASSED_FD);
         let plan = Plan {
             version: PLAN_VERSION,
             machine: spec.directory.id().to_owned(),
@@ -162,6 +169,8 @@ impl Keeper {
                 parent: PARENT_FD,
                 name: spec.directory.name(),
             }),
+            root: spec.root,
+            hold: (first_held..).take(spec.held.len()).collect(),
             console: spec.console,
             processes,
         };
@@ -196,6 +205,9 @@ impl Keeper {
         }
         for (number, fd) in (FIRST_PASSED_FD..).zip(&passed) {
             spawn = spawn.fd(fd.as_fd(), number);
+        }
+        for (number, fd) in (first_held..).zip(&spec.held) {
+            spawn = spawn.fd(*fd, number);
         }
         let directory =
             rustix::io::fcntl_dupfd_cloexec(spec.directory.fd(), 3).map_err(failed("copy a descriptor"))?;
@@ -291,7 +303,7 @@ impl Keeper {
 fn spawn_in(spawn: Spawn<'_>, wanted: Namespaces) -> Result<(host::Child, Namespaces), KeeperError> {
     let spawn = spawn.namespaces(wanted);
     match host::spawn(&spawn) {
-        Err(error) if wanted != Namespaces::None && is_forbidden(&error) => {
+        Err(error) if wanted != Namespaces::None && !wanted.are_a_jail_s() && is_forbidden(&error) => {
             // First the attempt: where the cgroup was at fault, it fails alike, and the namespaces are not to blame.
             let child = host::spawn(&spawn.namespaces(Namespaces::None))?;
             tracing::warn!(?wanted, error = %error.source, "no pid namespace for the machine: using none");

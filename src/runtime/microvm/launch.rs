@@ -1,10 +1,12 @@
 //! Describes a machine's processes: the vsock helper, then QEMU.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use super::jail::{INITRD, KERNEL, MachineJail};
 use super::keeper::{ConsoleSizes, Output, ProcessSpec, ReadySpec};
-use super::qemu::{Accel, ArgsError, Qemu, QemuArgs, QemuConfig, QemuFds, Vsock};
+use super::qemu::{Accel, ArgsError, BootFile, Qemu, QemuArgs, QemuConfig, QemuFds, Vsock};
 use super::vsock::{GuestEnd, VSOCK_PREFIX};
 use crate::image::{ImageSpec, Kit};
 
@@ -14,8 +16,8 @@ pub(super) const QEMU: &str = "qemu";
 /// The name of the hybrid transport's helper, in records and in verdicts.
 const VSOCK_HELPER: &str = "vsock";
 
-/// The helper's vhost-user socket, in the machine's directory.
-const VHOST_USER_SOCKET: &str = "vhost-user";
+/// The helper's vhost-user socket, in the machine's directory or its jail's root.
+const VHOST_USER_SOCKET: &str = "sockets/vhost-user";
 
 /// How long the helper may take until it listens.
 const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,8 +31,8 @@ const HYBRID_GUEST_CID: u32 = 3;
 /// The descriptors that go to QEMU, and to nobody else.
 #[derive(Debug)]
 pub(super) struct Disks {
-    pub kernel: OwnedFd,
-    pub initrd: OwnedFd,
+    pub kernel: File,
+    pub initrd: File,
     pub store: OwnedFd,
     pub volumes: Vec<OwnedFd>,
     pub source: Option<OwnedFd>,
@@ -47,6 +49,7 @@ pub(super) struct Launch<'a> {
     pub memory_mib: u32,
     pub vcpus: u32,
     pub agent_port: u32,
+    pub jail: Option<&'a MachineJail>,
 }
 
 impl Launch<'_> {
@@ -62,7 +65,8 @@ impl Launch<'_> {
 
     fn vsock_helper(&self) -> ProcessSpec {
         let mut helper = ProcessSpec::new(VSOCK_HELPER, &self.kit.vsock_helper);
-        // Its working directory is the machine's, so names are enough.
+        helper.jail = self.jail.map(|jail| jail.of_process(true));
+        // Its working directory is the machine's, or the jail's root, and the directory of sockets is in either.
         helper.args([
             format!("--guest-cid={HYBRID_GUEST_CID}"),
             format!("--socket={VHOST_USER_SOCKET}"),
@@ -77,9 +81,16 @@ impl Launch<'_> {
 
     fn qemu(&self, disks: Disks, guest_end: GuestEnd) -> Result<ProcessSpec, ArgsError> {
         let mut qemu = ProcessSpec::new(QEMU, &self.qemu.path);
+        qemu.jail = self.jail.map(|jail| jail.of_process(false));
+        // In a jail by the names that they have there.
+        let mut boot = |file: File, at| match self.jail {
+            Some(_) => BootFile::Path(at),
+            None => BootFile::Fd(qemu.pass(file)),
+        };
+        let (kernel, initrd) = (boot(disks.kernel, KERNEL), boot(disks.initrd, INITRD));
         let fds = QemuFds {
-            kernel: qemu.pass(disks.kernel),
-            initrd: qemu.pass(disks.initrd),
+            kernel,
+            initrd,
             store_disk: qemu.pass(disks.store),
             volumes: disks.volumes.into_iter().map(|volume| qemu.pass(volume)).collect(),
             source_disk: disks.source.map(|source| qemu.pass(source)),

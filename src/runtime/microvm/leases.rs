@@ -13,13 +13,16 @@ use super::cgroup::{CgroupError, CgroupRoot, Limits, MachineCgroup};
 use super::cids::CidLease;
 use super::directory::{DirectoryError, MachineDirectory, RunDir};
 use super::evidence::Sign;
+use super::jail::{JailError, MachineJail};
 use super::launch::Disks;
+use super::qemu::Accel;
 use super::qemu::args::TCG_CODE_CACHE_MIB;
-use super::runtime::{CgroupSettings, Settings};
+use super::runtime::{CgroupSettings, Confinement, Settings};
 use super::vsock::{Acquired, GuestEnd, Vsocks};
 use crate::agent::Hub;
 use crate::error::with_causes;
 use crate::host::tmpfile::read_only;
+use crate::host::uids::UidLease;
 use crate::image::{Arch, Image, ImageError, VolumeError, VolumeTemplates};
 use crate::runtime::{MachineId, MachineUsage, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
@@ -43,6 +46,8 @@ pub(super) struct Leases {
     pub cgroup: Option<MachineCgroup>,
     /// The guest's vsock address; none on the hybrid transport.
     pub cid: Option<CidLease>,
+    /// `None`: its processes are confined by nothing but namespaces.
+    pub jail: Option<MachineJail>,
 }
 
 impl Leases {
@@ -126,6 +131,8 @@ enum PrepareError {
     Open { image: String, path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Jail(#[from] JailError),
     #[error("failed to make what the machine needs: {0}")]
     Socket(#[from] std::io::Error),
 }
@@ -209,6 +216,8 @@ pub(super) struct Preparation {
     pub vcpus: Option<u32>,
     pub source: Option<File>,
     pub cgroup: Option<CgroupPlan>,
+    pub confinement: Option<Confinement>,
+    pub accel: Accel,
 }
 
 impl Preparation {
@@ -221,21 +230,34 @@ impl Preparation {
     }
 
     fn acquire(self) -> Result<Prepared, PrepareError> {
-        let Self { settings, run_dir, vsocks, hub, id, image, memory_mib, vcpus, source, cgroup } = self;
+        let Self {
+            settings,
+            run_dir,
+            vsocks,
+            hub,
+            id,
+            image,
+            memory_mib,
+            vcpus,
+            source,
+            cgroup,
+            confinement,
+            accel,
+        } = self;
         let image = settings.images.resolve(&image)?;
         if image.spec.arch != settings.qemu.arch {
             let (arch, host) = (image.spec.arch, settings.qemu.arch);
             return Err(PrepareError::Arch { image: image.name, arch, host });
         }
-        let open = |path: &Path| -> Result<OwnedFd, PrepareError> {
-            File::open(path).map(OwnedFd::from).map_err(|source| PrepareError::Open {
+        let open = |path: &Path| -> Result<File, PrepareError> {
+            File::open(path).map_err(|source| PrepareError::Open {
                 image: image.name.clone(),
                 path: path.to_owned(),
                 source,
             })
         };
         let (kernel, initrd) = (open(&image.spec.kernel)?, open(&image.spec.initrd)?);
-        let store = open(&image.spec.store_disk)?;
+        let store = open(&image.spec.store_disk)?.into();
         let templates = VolumeTemplates::new(settings.cache_dir.join("volumes"));
         let volumes = image
             .spec
@@ -258,10 +280,24 @@ impl Preparation {
                 MachineCgroup::acquire(&plan.root, id.as_str(), plan.limits(size.memory_mib, size.vcpus))
             })
             .transpose()?;
+        let mut jail = confinement
+            .map(|Confinement { layers, contents }| {
+                let boot = [(image.spec.kernel.as_path(), &kernel), (image.spec.initrd.as_path(), &initrd)];
+                MachineJail::acquire(layers, settings.jail, &contents, boot, accel == Accel::Kvm)
+            })
+            .transpose()?;
+        let us = rustix::process::geteuid().as_raw();
+        let user = jail.as_ref().and_then(MachineJail::user).map_or(us, UidLease::uid);
+        if hub.is_none() {
+            directory.make_sockets(user)?;
+            if let Some(jail) = &mut jail {
+                jail.share_sockets(&directory)?;
+            }
+        }
         let Acquired { guest_end, listener: agent_listener, cid } =
-            vsocks.acquire(hub.as_ref(), &directory)?;
+            vsocks.acquire(hub.as_ref(), &directory, user)?;
         Ok(Prepared {
-            leases: Leases { directory, image, cgroup, cid },
+            leases: Leases { directory, image, cgroup, cid, jail },
             size,
             disks: Disks { kernel, initrd, store, volumes, source, qmp: qmp_listener.into() },
             qmp_path,

@@ -3,7 +3,7 @@
 //! - [`runtime`](MicroVm): the runtime's own face;
 //! - `setup`: from a request to a machine that is ready, bounded by an `interrupt`;
 //! - `leases`: what a machine holds before it runs, `vsock` its way to creel, `cids` the numbers for it; `launch`: its
-//!   processes and their descriptors;
+//!   processes and their descriptors; `jail`: what confines them;
 //! - `driver`: the one task that owns a machine from then on; `work` is what it was given, `handle` what others
 //!   hold of it, `request` what they ask;
 //! - `greeting`: waits for the agent, and keeps the door for its later connections; `signs` makes evidence of what a
@@ -23,6 +23,7 @@ mod greeting;
 mod handle;
 mod held;
 mod interrupt;
+mod jail;
 pub mod keeper;
 mod last_words;
 mod launch;
@@ -39,5 +40,6 @@ mod vsock;
 mod work;
 
 pub use held::{Held, held};
+pub use jail::{JailSettings, Layers, MissingLayer};
 pub use runtime::{CgroupSettings, MicroVm, MicroVmError, Settings, Transport, end_stale};
 pub use vsock::Vsocks;

@@ -15,6 +15,7 @@ use tracing::{info, instrument};
 use super::cgroup::{CgroupError, CgroupRoot};
 use super::directory::{DirectoryError, RunDir};
 use super::interrupt::Interrupt;
+use super::jail::{Contents, JailSettings, Layers};
 use super::leases::{CgroupPlan, Preparation};
 use super::qemu::{Accel, KvmProof, ProbeInput, Qemu, prove_kvm};
 use super::setup::set_up;
@@ -68,6 +69,7 @@ pub struct Settings {
     pub images: ImageStore,
     pub kit: Kit,
     pub qemu: Qemu,
+    pub jail: JailSettings,
     pub accel: config::Accel,
     /// Whether guests may be emulated, which QEMU does not promise to isolate.
     pub allow_tcg: bool,
@@ -106,6 +108,14 @@ pub struct MicroVm {
     run_dir: Arc<RunDir>,
     vsocks: Arc<Vsocks>,
     accelerator: OnceCell<Result<Accel, String>>,
+    confinement: OnceCell<Result<Option<Confinement>, String>>,
+}
+
+/// What all machines are confined by.
+#[derive(Debug, Clone)]
+pub(super) struct Confinement {
+    pub layers: Layers,
+    pub contents: Contents,
 }
 
 impl MicroVm {
@@ -127,7 +137,8 @@ impl MicroVm {
         let run_dir = RunDir::open(&settings.run_dir)?;
         remove_dead(&run_dir)?;
         let (settings, run_dir) = (Arc::new(settings), Arc::new(run_dir));
-        Ok(Self { settings, run_dir, vsocks, accelerator: OnceCell::new() })
+        let (accelerator, confinement) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { settings, run_dir, vsocks, accelerator, confinement })
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -142,8 +153,11 @@ impl MicroVm {
         &self,
         request: SetupRequest,
         cgroup: Option<CgroupPlan>,
+        (confinement, accel): (Option<Confinement>, Accel),
     ) -> io::Result<Preparation> {
         Ok(Preparation {
+            confinement,
+            accel,
             settings: Arc::clone(&self.settings),
             run_dir: Arc::clone(&self.run_dir),
             vsocks: Arc::clone(&self.vsocks),
@@ -155,6 +169,19 @@ impl MicroVm {
             source: request.source,
             cgroup,
         })
+    }
+
+    /// What confines machines here; found out once. `None`: nothing does.
+    ///
+    /// # Errors
+    /// Why that is less than has to be.
+    pub(super) async fn confinement(&self) -> Result<Option<Confinement>, String> {
+        let find = || async {
+            let settings = Arc::clone(&self.settings);
+            let found = tokio::task::spawn_blocking(move || find_confinement(&settings)).await;
+            found.unwrap_or_else(|error| Err(error.to_string()))
+        };
+        self.confinement.get_or_init(find).await.clone()
     }
 
     /// How guests run here; proven once.
@@ -239,6 +266,13 @@ pub async fn end_stale(root: &Path, run_dir: &Path) -> Result<Vec<String>, Micro
     // Their locks are free now.
     remove_dead(&run_dir)?;
     left.map_or(Ok(ended), Err)
+}
+
+fn find_confinement(settings: &Settings) -> Result<Option<Confinement>, String> {
+    let Some(layers) = Layers::by(settings.jail.mode)? else { return Ok(None) };
+    let programs = [settings.qemu.path.as_path(), settings.kit.vsock_helper.as_path()];
+    let contents = Contents::of(&programs).map_err(|error| error.to_string())?;
+    Ok(Some(Confinement { layers, contents }))
 }
 
 fn remove_dead(run_dir: &RunDir) -> Result<(), DirectoryError> {

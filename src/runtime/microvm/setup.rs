@@ -16,6 +16,7 @@ use super::evidence::{Evidence, Finding, SETTLE, Sign};
 use super::greeting::greet;
 use super::handle::MicroVmMachine;
 use super::interrupt::Interrupt;
+use super::jail::MachineJail;
 use super::keeper::{Keeper, KeeperCgroups, KeeperEvent, KeeperSpec, Ownership};
 use super::launch::{CONSOLE_SIZES, Disks, Launch};
 use super::leases::{CgroupPlan, Leases, Prepared, Size};
@@ -28,6 +29,7 @@ use super::vsock::{GuestEnd, VSOCK_PREFIX};
 use crate::agent::{InitParameters, Patience};
 use crate::error::with_causes;
 use crate::host::Namespaces;
+use crate::host::uids::UidLease;
 use crate::runtime::{
     DestroyMode, Machine as _, MachineFacts, Outcome, Phase, SetupError, SetupEvent, SetupEvents,
     SetupFailure, SetupRequest, Verdict,
@@ -116,7 +118,11 @@ pub(super) async fn set_up(
     let facts = facts(settings, &leases, &keeper, accel, size);
     let ports = match facts.cid {
         Some(cid) => Ports::Kernel { cid },
-        None => Ports::Hybrid { prefix: leases.directory.path().join(VSOCK_PREFIX) },
+        None => {
+            let us = rustix::process::geteuid().as_raw();
+            let helper_uid = leases.jail.as_ref().and_then(MachineJail::user).map_or(us, UidLease::uid);
+            Ports::Hybrid { prefix: leases.directory.path().join(VSOCK_PREFIX), helper_uid }
+        }
     };
     let sight = Sight::of(settings, &leases, &keeper);
 
@@ -172,8 +178,12 @@ async fn prepare_all(
         .await
         .map_err(|why| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(why)))?;
     let cgroup = cgroup_plan(runtime.settings(), &request, accel, events)?;
+    let confinement = runtime
+        .confinement()
+        .await
+        .map_err(|why| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(why)))?;
     let preparation = runtime
-        .preparation(request, cgroup)
+        .preparation(request, cgroup, (confinement, accel))
         .await
         .map_err(|error| SetupError::new(Phase::Prepare, SetupFailure::HostCannot(error.to_string())))?;
     let preparing = tokio::task::spawn_blocking(move || preparation.run());
@@ -301,6 +311,7 @@ fn start(
         memory_mib: size.memory_mib,
         vcpus: size.vcpus,
         agent_port: settings.agent_port,
+        jail: leases.jail.as_ref(),
     };
     let cannot = |text: String| SetupError::new(Phase::Spawn, SetupFailure::HostCannot(text));
     let processes = launch.processes(disks, guest_end).map_err(|error| {
@@ -308,7 +319,9 @@ fn start(
     })?;
     let mut keeper = Keeper::start(KeeperSpec {
         program: settings.kit.keeper.clone(),
-        namespaces: Namespaces::preferred(),
+        namespaces: leases.jail.as_ref().map_or_else(Namespaces::preferred, MachineJail::namespaces),
+        root: leases.jail.as_ref().map(MachineJail::root),
+        held: leases.jail.as_ref().and_then(MachineJail::user).map(UidLease::fd).into_iter().collect(),
         // A machine that nothing could find again must not outlive its owner.
         ownership: if leases.cgroup.is_some() { Ownership::Daemon } else { Ownership::Embedded },
         directory: &leases.directory,

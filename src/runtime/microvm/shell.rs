@@ -33,7 +33,7 @@ const MACHINE_END_BOUND: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub(super) enum Ports {
     /// Sockets of this prefix, which its helper connects to.
-    Hybrid { prefix: PathBuf },
+    Hybrid { prefix: PathBuf, helper_uid: u32 },
     /// AF_VSOCK; the guest is known by its CID.
     Kernel { cid: u32 },
 }
@@ -106,10 +106,9 @@ struct Door {
 impl Door {
     fn open(ports: &Ports) -> io::Result<Self> {
         match ports {
-            Ports::Hybrid { prefix } => {
+            Ports::Hybrid { prefix, helper_uid } => {
                 let port = random_port()?;
-                let uid = rustix::process::geteuid().as_raw();
-                let listener = Box::new(HybridListener::bind(prefix, port, uid)?);
+                let listener = Box::new(HybridListener::bind(prefix, port, *helper_uid)?);
                 Ok(Self { listener, port, peer: Peer::Machine })
             }
             Ports::Kernel { cid } => {
@@ -208,7 +207,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (sender, requests) = mpsc::channel(4);
         let (state, watched) = watch::channel(State::Ready);
-        let ports = Ports::Hybrid { prefix: directory.path().join("vsock") };
+        let helper_uid = rustix::process::geteuid().as_raw();
+        let ports = Ports::Hybrid { prefix: directory.path().join("vsock"), helper_uid };
         World { directory, shells: Arc::new(Shells::new(ports, sender, watched)), requests, state }
     }
 

@@ -36,6 +36,8 @@ impl Sight {
             Namespaces::None => "none",
             Namespaces::Pid => "pid",
             Namespaces::UserPid => "user and pid",
+            Namespaces::Jail => "pid, mount, network, ipc and uts",
+            Namespaces::UserJail => "user, pid, mount, network, ipc and uts",
         };
         Self {
             meter: cgroup.and_then(|cgroup| cgroup.meter().ok()),

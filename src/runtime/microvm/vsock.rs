@@ -15,8 +15,8 @@ use crate::transport::Listener;
 use crate::transport::hybrid::HybridListener;
 use crate::transport::kernel::KernelListener;
 
-/// The prefix of the sockets that guest connections arrive at, in the machine's directory.
-pub(super) const VSOCK_PREFIX: &str = "vsock";
+/// The prefix of the sockets that guest connections arrive at, in the machine's directory, or its jail's root.
+pub(super) const VSOCK_PREFIX: &str = "sockets/vsock";
 
 /// The guest's end of the transport, to be handed to QEMU.
 #[derive(Debug)]
@@ -101,9 +101,14 @@ impl Vsocks {
     ///
     /// # Errors
     /// When a socket can't be bound, or no CID be had.
-    pub(super) fn acquire(&self, hub: Option<&Hub>, directory: &MachineDirectory) -> io::Result<Acquired> {
+    pub(super) fn acquire(
+        &self,
+        hub: Option<&Hub>,
+        directory: &MachineDirectory,
+        helper_uid: u32,
+    ) -> io::Result<Acquired> {
         let Some(hub) = hub else {
-            let uid = rustix::process::geteuid().as_raw();
+            let uid = helper_uid;
             let listener = HybridListener::bind(&directory.path().join(VSOCK_PREFIX), self.port, uid)?;
             return Ok(Acquired { guest_end: GuestEnd::Hybrid, listener: Box::new(listener), cid: None });
         };

@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use creel_keeper::{ConsoleSizes, FdGrant, FdSource, Output, Process, Program, Ready};
+use creel_keeper::{ConsoleSizes, FdGrant, FdSource, Jail, Output, Process, Program, Ready};
 
 use super::KeeperError;
 
@@ -24,7 +24,7 @@ pub enum Ownership {
 /// A process is ready when this socket in the machine's directory accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadySpec {
-    /// A plain file name.
+    /// A file name, or one below a directory there.
     pub socket: String,
     pub timeout: Duration,
 }
@@ -46,6 +46,7 @@ pub struct ProcessSpec {
     pub ends_machine: bool,
     /// The next process starts when this holds.
     pub ready: Option<ReadySpec>,
+    pub jail: Option<Jail>,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,7 @@ impl ProcessSpec {
             log: LOG_SIZES,
             ends_machine: false,
             ready: None,
+            jail: None,
         }
     }
 
@@ -163,6 +165,7 @@ impl ProcessSpec {
             stderr: self.stderr,
             log: self.log,
             ends_machine: self.ends_machine,
+            jail: self.jail,
             ready: self.ready.map(|ready| Ready {
                 socket: ready.socket,
                 timeout_ms: u32::try_from(ready.timeout.as_millis()).unwrap_or(u32::MAX),

@@ -42,6 +42,8 @@ fn spec(directory: &MachineDirectory, processes: Vec<ProcessSpec>) -> KeeperSpec
     KeeperSpec {
         program: keeper_binary(),
         namespaces: Namespaces::preferred(),
+        root: None,
+        held: Vec::new(),
         ownership: Ownership::Embedded,
         directory,
         processes,
@@ -152,6 +154,7 @@ async fn killing_records_how_each_process_ended_in_every_namespace() {
             Namespaces::None => true,
             Namespaces::Pid => support.pid.is_ok(),
             Namespaces::UserPid => support.user_pid.is_ok(),
+            Namespaces::Jail | Namespaces::UserJail => unreachable!("they are another test's"),
         };
         assert_eq!(keeper.namespaces(), if possible { namespaces } else { Namespaces::None });
         let pids = settled(keeper.pid().as_raw_pid(), 2).await;

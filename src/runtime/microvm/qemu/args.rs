@@ -3,7 +3,7 @@
 //! Every file is a descriptor that QEMU inherits: in its jail there is nothing to open, and a name can't be swapped
 //! between check and use. Three ways of naming one are in use, each because the others do not work there:
 //!
-//! - `-kernel` and `-initrd` take only paths: `/proc/self/fd/N`;
+//! - `-kernel` and `-initrd` take only paths: in a jail the names that its root has them under, else `/proc/self/fd/N`;
 //! - disks and console are `-add-fd` sets opened as `/dev/fdset/K`. Disks need `-blockdev` with `auto-read-only=off`:
 //!   `-drive` probes with an access mode that the set does not have, and fails. `locking=off`, since the lock would be
 //!   taken on a read-only image that other machines share. The console is opened for appending by two devices, the
@@ -64,8 +64,8 @@ pub struct QemuConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuFds {
     /// An ELF kernel with a PVH note (faster), or a bzImage.
-    pub kernel: RawFd,
-    pub initrd: RawFd,
+    pub kernel: BootFile,
+    pub initrd: BootFile,
     /// Open for reading only.
     pub store_disk: RawFd,
     /// Open for reading and writing; thrown away after the machine's end.
@@ -77,6 +77,33 @@ pub struct QemuFds {
     /// A listening unix stream socket.
     pub qmp: RawFd,
     pub vsock: Vsock,
+}
+
+/// A file that QEMU takes by its path alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootFile {
+    /// Open in QEMU, by `/proc/self/fd`.
+    Fd(RawFd),
+    /// In QEMU's root directory, which has no /proc.
+    Path(&'static str),
+}
+
+impl BootFile {
+    fn fd(self) -> Option<RawFd> {
+        match self {
+            Self::Fd(fd) => Some(fd),
+            Self::Path(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for BootFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fd(fd) => write!(f, "/proc/self/fd/{fd}"),
+            Self::Path(path) => f.write_str(path),
+        }
+    }
 }
 
 /// How the guest's vsock reaches the host.
@@ -190,8 +217,8 @@ impl QemuArgs {
     }
 
     fn boot(&mut self, config: &QemuConfig) {
-        self.option("-kernel", format!("/proc/self/fd/{}", config.fds.kernel));
-        self.option("-initrd", format!("/proc/self/fd/{}", config.fds.initrd));
+        self.option("-kernel", config.fds.kernel.to_string());
+        self.option("-initrd", config.fds.initrd.to_string());
         self.option("-append", command_line(config));
     }
 
@@ -332,18 +359,14 @@ fn check_descriptors(fds: &QemuFds) -> Result<(), ArgsError> {
         Vsock::Hybrid { chardev } => chardev,
         Vsock::Kernel { vhostfd, .. } => vhostfd,
     };
-    let single = [
-        ("kernel", fds.kernel),
-        ("initrd", fds.initrd),
-        ("store disk", fds.store_disk),
-        ("console", fds.console),
-        ("QMP socket", fds.qmp),
-        ("vsock", vsock),
-    ];
+    let boot = [("kernel", fds.kernel.fd()), ("initrd", fds.initrd.fd())];
+    let boot = boot.into_iter().filter_map(|(what, fd)| Some((what, fd?)));
+    let single =
+        [("store disk", fds.store_disk), ("console", fds.console), ("QMP socket", fds.qmp), ("vsock", vsock)];
     let volumes = fds.volumes.iter().map(|fd| ("volume", *fd));
     let source = fds.source_disk.iter().map(|fd| ("source disk", *fd));
     let mut seen = BTreeMap::new();
-    for (what, fd) in single.into_iter().chain(volumes).chain(source) {
+    for (what, fd) in boot.chain(single).chain(volumes).chain(source) {
         if fd < 3 {
             return Err(ArgsError::Descriptor { what, fd });
         }

@@ -21,6 +21,6 @@ pub mod qmp;
 pub mod version;
 
 pub use accel::{Accel, KvmProof, ProbeInput, prove_kvm};
-pub use args::{ArgsError, QemuArgs, QemuConfig, QemuFds, Vsock};
+pub use args::{ArgsError, BootFile, QemuArgs, QemuConfig, QemuFds, Vsock};
 pub use qmp::{Event, Events, Qmp, QmpError};
 pub use version::{FindError, Qemu, QemuVersion};

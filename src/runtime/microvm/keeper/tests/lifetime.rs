@@ -166,6 +166,7 @@ async fn keeper_and_processes_are_born_in_their_cgroups_in_every_namespace() {
             Namespaces::None => true,
             Namespaces::Pid => support.pid.is_ok(),
             Namespaces::UserPid => support.user_pid.is_ok(),
+            Namespaces::Jail | Namespaces::UserJail => unreachable!("they are another test's"),
         };
         let Some(cgroup) = Cgroup::for_test(&format!("{namespaces:?}")) else { return };
         let (own, vm) = (cgroup.child("keeper"), cgroup.child("vm"));

@@ -25,8 +25,8 @@ fn x86() -> QemuConfig {
         accel: Accel::Kvm,
         agent_port: 824,
         fds: QemuFds {
-            kernel: 3,
-            initrd: 4,
+            kernel: BootFile::Fd(3),
+            initrd: BootFile::Fd(4),
             store_disk: 5,
             volumes: vec![6],
             source_disk: Some(7),

@@ -1,0 +1,321 @@
+//! A machine's jail, as it is asked of the keeper: which layers this host has, what is in the root, and whose it is.
+//!
+//! What each layer does stands where it is taken on, in the keeper's `jail` and `child`. Here is decided once what there can
+//! be ([`Layers`]), and for each machine what there has to be: the keeper refuses to start less.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use creel_keeper::{Entry, EntryKind, Identity, Jail, JailUser, Root};
+
+use super::directory::{MachineDirectory, SOCKETS};
+use crate::config::JailMode;
+use crate::host::uids::{LOCKS, UidLease, UidRange};
+use crate::host::{self, Namespaces, landlock};
+
+/// Where QEMU finds what the guest boots.
+pub const KERNEL: &str = "/kernel";
+pub const INITRD: &str = "/initrd";
+
+/// What QEMU opens by itself beside its libraries, where a host has it: firmware, and parts that it loads when it needs them.
+const DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+const MODULES: &str = "qemu";
+
+const KVM: &str = "/dev/kvm";
+const NULL: &str = "/dev/null";
+
+/// How a machine is confined, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JailSettings {
+    pub mode: JailMode,
+    pub uids: UidRange,
+    /// Processes and threads of a leased user.
+    pub max_processes: u32,
+}
+
+/// What this process can confine machines by, on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layers {
+    /// Those of the keeper: pid, mount, network, IPC and host name, without root in a user namespace.
+    pub namespaces: Namespaces,
+    /// A leased user for each machine.
+    pub user: bool,
+    /// Landlock's ABI.
+    pub landlock: Option<u32>,
+}
+
+/// A layer that is not to be had, and what that means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingLayer {
+    pub layer: &'static str,
+    pub consequence: &'static str,
+}
+
+impl fmt::Display for MissingLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no {}: {}", self.layer, self.consequence)
+    }
+}
+
+impl Layers {
+    /// Found out by trying. Takes some milliseconds.
+    pub fn find() -> Self {
+        let wanted = Namespaces::of_a_jail();
+        let namespaces = match host::namespaces::are_possible(wanted) {
+            Ok(()) => wanted,
+            Err(_) => Namespaces::None,
+        };
+        Self { namespaces, user: rustix::process::geteuid().is_root(), landlock: landlock::abi() }
+    }
+
+    /// What is not there.
+    pub fn missing(&self) -> Vec<MissingLayer> {
+        let missing = [
+            (
+                self.namespaces == Namespaces::None,
+                "namespaces",
+                "machines have no jail at all: a QEMU that is taken over is this user, with all files and processes that are \
+                 his",
+            ),
+            (
+                !self.user,
+                "user of its own (that takes root)",
+                "a QEMU that is taken over is this user, in namespaces where he has nothing",
+            ),
+            (
+                self.landlock.is_none(),
+                "Landlock",
+                "only the root directory and the user keep a QEMU that is taken over from files",
+            ),
+        ];
+        let missing = missing.into_iter().filter(|(is_missing, ..)| *is_missing);
+        missing.map(|(_, layer, consequence)| MissingLayer { layer, consequence }).collect()
+    }
+
+    /// What machines get, as configured: `None` for nothing.
+    ///
+    /// # Errors
+    /// When that is less than has to be.
+    pub fn by(mode: JailMode) -> Result<Option<Self>, String> {
+        if mode == JailMode::Off {
+            return Ok(None);
+        }
+        let layers = Self::find();
+        match (mode, layers.missing().first()) {
+            (JailMode::Required, Some(missing)) => Err(format!(
+                "the jail can't be made: {missing}; see `creel doctor`, or set `jail.mode` to \"auto\" to run machines in what \
+                 there is"
+            )),
+            _ if layers.namespaces == Namespaces::None => Ok(None),
+            _ => Ok(Some(layers)),
+        }
+    }
+}
+
+/// What the programs of a machine need to run, which is the same for all machines.
+#[derive(Debug, Clone, Default)]
+pub struct Contents(Vec<Entry>);
+
+/// Why a program can't be put into a jail.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to find out what `{}` needs to run: {source}", program.display())]
+pub struct ContentsError {
+    program: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Contents {
+    /// Asks the dynamic loader, which knows best. Blocking, for some milliseconds.
+    ///
+    /// # Errors
+    /// When a program is none for this loader, such as a script.
+    pub fn of(programs: &[&Path]) -> Result<Self, ContentsError> {
+        let mut files = BTreeSet::new();
+        for program in programs {
+            let failed = |source| ContentsError { program: program.to_path_buf(), source };
+            files.insert(program.to_path_buf());
+            files.extend(libraries(program).map_err(failed)?);
+        }
+        let mut directories: BTreeSet<PathBuf> = DATA.iter().map(PathBuf::from).collect();
+        // Beside its libraries (`CONFIG_QEMU_MODDIR`).
+        let modules: BTreeSet<PathBuf> =
+            files.iter().filter_map(|file| Some(file.parent()?.canonicalize().ok()?.join(MODULES))).collect();
+        directories.retain(|path| path.is_dir());
+        let entry = |path: &Path, kind| Some(entry(path.to_str()?, path.to_str()?, kind));
+        let entries = files
+            .iter()
+            .filter_map(|path| entry(path, EntryKind::Program))
+            .chain(directories.iter().filter_map(|path| entry(path, EntryKind::Directory)))
+            .chain(
+                modules
+                    .iter()
+                    .filter(|path| path.is_dir())
+                    .filter_map(|path| entry(path, EntryKind::Programs)),
+            )
+            .chain([self::entry(NULL, NULL, EntryKind::Device)]);
+        Ok(Self(entries.collect()))
+    }
+}
+
+fn entry(from: &str, at: &str, kind: EntryKind) -> Entry {
+    Entry { from: from.to_owned(), at: at.to_owned(), kind, identity: None }
+}
+
+/// ld.so(8), `LD_TRACE_LOADED_OBJECTS`: the loader lists what it would load, itself among it, and runs nothing.
+fn libraries(program: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut magic = [0; 4];
+    File::open(program)?.read_exact(&mut magic)?;
+    if &magic != b"\x7fELF" {
+        return Err(io::Error::other(
+            "it is no ELF program; set `jail.mode` to \"off\" to run it without a jail",
+        ));
+    }
+    let listing = Command::new(program)
+        .env_clear()
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&listing.stdout);
+    // "\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)", "\t/lib64/ld-linux-x86-64.so.2 (0x…)", "\tlinux-vdso.so.1 (0x…)"
+    let path = |line: &str| {
+        let named = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
+        let path = named.rsplit_once(" (").map_or(named, |(path, _)| path);
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    if let Some(line) = text.lines().find(|line| line.ends_with("not found")) {
+        return Err(io::Error::other(format!("the loader says: {}", line.trim())));
+    }
+    Ok(text.lines().filter_map(path).collect())
+}
+
+/// One machine's.
+#[derive(Debug)]
+pub struct MachineJail {
+    layers: Layers,
+    settings: JailSettings,
+    entries: Vec<Entry>,
+    user: Option<UidLease>,
+    kvm: bool,
+}
+
+/// Why a machine has no jail.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    #[error("failed to lease a user for the machine (`{LOCKS}`): {0}")]
+    User(#[source] io::Error),
+    #[error("failed to {action} `{}`: {source}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl MachineJail {
+    /// Leases a user where there can be one, and puts the root together. `boot`: kernel and initrd, as they were opened.
+    ///
+    /// # Errors
+    /// When all users are in use, or a file has no path that can be named.
+    pub fn acquire(
+        layers: Layers,
+        settings: JailSettings,
+        contents: &Contents,
+        boot: [(&Path, &File); 2],
+        kvm: bool,
+    ) -> Result<Self, JailError> {
+        let user = match layers.user {
+            true => Some(UidLease::acquire(settings.uids, Path::new(LOCKS)).map_err(JailError::User)?),
+            false => None,
+        };
+        let mut entries = contents.0.clone();
+        for ((path, file), at) in boot.into_iter().zip([KERNEL, INITRD]) {
+            let failed = |action| move |source| JailError::File { action, path: path.to_owned(), source };
+            let status = file.metadata().map_err(failed("look at"))?;
+            let from = path.to_str().ok_or_else(|| {
+                failed("name")(io::Error::other("files of images need a path that is valid UTF-8"))
+            })?;
+            entries.push(Entry { identity: Some(identity(&status)), ..entry(from, at, EntryKind::File) });
+        }
+        if kvm {
+            entries.push(entry(KVM, KVM, EntryKind::Device));
+        }
+        Ok(Self { layers, settings, entries, user, kvm })
+    }
+
+    /// Puts the directory of the helper's sockets into the root.
+    ///
+    /// # Errors
+    /// When its path is not valid UTF-8.
+    pub fn share_sockets(&mut self, directory: &MachineDirectory) -> Result<(), JailError> {
+        let path = directory.path().join(SOCKETS);
+        let from = path.to_str().ok_or_else(|| JailError::File {
+            action: "name",
+            path: path.clone(),
+            source: io::Error::other("it is not valid UTF-8"),
+        })?;
+        self.entries.push(entry(from, &format!("/{SOCKETS}"), EntryKind::Sockets));
+        Ok(())
+    }
+
+    pub fn namespaces(&self) -> Namespaces {
+        self.layers.namespaces
+    }
+
+    /// The leased user.
+    pub fn user(&self) -> Option<&UidLease> {
+        self.user.as_ref()
+    }
+
+    pub fn root(&self) -> Root {
+        Root { entries: self.entries.clone() }
+    }
+
+    /// What a process is confined by; `helper`: it makes sockets.
+    pub fn of_process(&self, helper: bool) -> Jail {
+        let groups = if self.kvm && !helper { device_group(KVM).into_iter().collect() } else { Vec::new() };
+        let user = self.user.as_ref().map(|user| JailUser {
+            uid: user.uid(),
+            gid: user.uid(),
+            groups,
+            max_processes: self.settings.max_processes,
+        });
+        Jail { user, landlock: self.layers.landlock.is_some(), sockets: helper, seccomp: true }
+    }
+}
+
+fn identity(status: &Metadata) -> Identity {
+    Identity { device: status.dev(), inode: status.ino() }
+}
+
+/// The group that may use a device which not all may use.
+fn device_group(path: &str) -> Option<u32> {
+    let status = std::fs::metadata(path).ok()?;
+    (status.mode() & 0o006 != 0o006).then(|| status.gid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_s_libraries_are_known_and_a_script_has_none() {
+        let sh = Path::new("/bin/sh").canonicalize().unwrap();
+        let Contents(entries) = Contents::of(&[&sh]).unwrap();
+        let has = |part: &str| entries.iter().any(|entry| entry.from.contains(part));
+        assert!(has("libc.so") && has("ld-linux") && has(sh.to_str().unwrap()), "{entries:?}");
+        assert!(entries.iter().all(|entry| entry.from.starts_with('/') && Path::new(&entry.from).exists()));
+        let scratch = tempfile::tempdir().unwrap();
+        let script = scratch.path().join("script");
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        let error = Contents::of(&[&script]).unwrap_err();
+        assert!(error.to_string().contains("no ELF program"), "{error}");
+    }
+}
