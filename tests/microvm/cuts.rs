@@ -27,7 +27,7 @@ fn a_hundred_mebibytes_of_a_step_are_logged_complete_and_undoubled_however_often
     command.current_dir(&repository.path).env("CREEL_LOGS__MAX_STEP", "512MiB");
     let run = Run::start(command);
     run.wait_for_stdout_bytes(1);
-    let agent = sandbox.machine_directory().expect("a machine").join("vsock_824");
+    let agent = sandbox.machine_directory().expect("a machine").join("sockets/vsock_824");
     let (mut cuts, mut tries) = (0, 0);
     while run.stdout_len() < BYTES && run.is_running() {
         cuts += cut(run.pid().as_raw_nonzero().get().cast_unsigned(), &agent).expect("its sockets");
@@ -48,7 +48,7 @@ fn input_reaches_a_program_whole_across_cuts_and_its_exit_is_told() {
     let sandbox = Sandbox::alone(world);
     let daemon = Daemon::start(&sandbox);
     let id = daemon.create(TINY);
-    let agent = sandbox.machine_directory().expect("a machine").join("vsock_824");
+    let agent = sandbox.machine_directory().expect("a machine").join("sockets/vsock_824");
     let mut command = sandbox.creel(["exec", "-i", &id, "--", "sh", "-c", "sha256sum; exit 7"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("creel starts");

@@ -23,6 +23,7 @@ mod exec_ends;
 mod grpc;
 mod guest_ends;
 mod image_care;
+mod jail;
 mod json;
 mod keep;
 mod logs;

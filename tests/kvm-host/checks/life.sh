@@ -68,6 +68,32 @@ qemu_has_a_seccomp_filter_a_pid_namespace_and_no_new_privileges() {
     echo "    its pid namespace is its own"
 }
 
+qemu_is_in_a_jail_and_its_keeper_too() {
+    shared main
+    local qemu keeper of set kind uid
+    qemu=$(qemu_of "$id")
+    keeper=$(keeper_of "$id")
+    grep -E '^(Name|Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' "/proc/$qemu/status"
+    uid=$(awk '/^Uid:/ { print $2 }' "/proc/$qemu/status")
+    ((uid >= 2000000000 && uid < 2000065536))
+    same "$(pgrep -u "$uid" | tr '\n' ' ')" "$qemu " "the processes of its user"
+    for set in CapInh CapPrm CapEff CapBnd CapAmb; do
+        same "$(awk "/^$set:/ { print \$2 }" "/proc/$qemu/status")" 0000000000000000 "QEMU's $set"
+    done
+    # CAP_KILL.
+    same "$(awk '/^CapEff:/ { print $2 }' "/proc/$keeper/status")" 0000000000000020 "the keeper's CapEff"
+    same "$(awk '/^CapBnd:/ { print $2 }' "/proc/$keeper/status")" 0000000000000000 "the keeper's CapBnd"
+    for of in "$qemu" "$keeper"; do
+        for kind in mnt net ipc uts pid; do
+            [[ $(readlink "/proc/$of/ns/$kind") != $(readlink "/proc/$(main_pid)/ns/$kind") ]]
+        done
+        same "$(ls "/proc/$of/root/dev" | tr '\n' ' ')" "kvm null " "its devices"
+        [[ ! -e /proc/$of/root/etc && ! -e /proc/$of/root/proc && ! -e /proc/$of/root/run ]]
+    done
+    same "$(wc -c <"/proc/$qemu/environ")" 0 "bytes of its environment"
+    same "$(readlink "/proc/$qemu/cwd")" / "its working directory"
+}
+
 exec_gives_output_and_exit_code() {
     shared main
     expect 0 creel exec "$id" -- sh -c 'echo to stdout; echo to stderr >&2'
@@ -220,6 +246,7 @@ check 60 a_machine_is_created_and_listed
 check 20 its_processes_and_limits_are_where_they_belong
 check 20 only_qemu_holds_the_vsock_device
 check 20 qemu_has_a_seccomp_filter_a_pid_namespace_and_no_new_privileges
+check 20 qemu_is_in_a_jail_and_its_keeper_too
 check 60 exec_gives_output_and_exit_code
 check 30 a_shell_opens_over_kernel_vsock
 check 20 the_journal_knows_whose_machine_it_is

@@ -1,0 +1,343 @@
+//! What confines QEMU, its helper and the keeper: read from living processes, and tried by a program in QEMU's place.
+//!
+//! The table of attempts is also that of docs/security.md: `UPDATE_SECURITY_MD=1 cargo test --test microvm jail` writes it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::{OrdinaryUser, Run, Sandbox, TINY, World, required, workflow};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Users of machines, as `jail.first_uid` and `jail.uid_count` have them.
+const USERS: std::ops::Range<u32> = 2_000_000_000..2_000_065_536;
+
+/// What is tried, which layer it meets first, and what comes of it for root's machines and for a user's.
+const ATTEMPTS: [(&str, &str, &str, &str); 49] = [
+    ("reading the host's users", "root directory", "ENOENT", "ENOENT"),
+    ("reading /proc", "root directory", "ENOENT", "ENOENT"),
+    ("writing /proc/sys", "root directory", "ENOENT", "ENOENT"),
+    ("reading /sys", "root directory", "ENOENT", "ENOENT"),
+    ("reading other machines", "root directory", "ENOENT", "ENOENT"),
+    ("reading the host's memory", "root directory", "ENOENT", "ENOENT"),
+    ("taking another machine's address", "root directory", "ENOENT", "ENOENT"),
+    ("changing the kernel that machines boot", "Landlock", "EACCES", "EACCES"),
+    ("changing QEMU", "read-only mounts", "EROFS", "EROFS"),
+    ("making a file", "read-only mounts", "EROFS", "EROFS"),
+    ("making a file where it may make sockets", "Landlock", "EACCES", "EACCES"),
+    ("removing a socket", "Landlock", "EACCES", "EACCES"),
+    ("making a device", "seccomp", "EPERM", "EPERM"),
+    ("leaving by ..", "root directory", "ENOENT", "ENOENT"),
+    ("asking the daemon", "root directory", "ENOENT", "ENOENT"),
+    ("a vsock socket", "seccomp", "EPERM", "EPERM"),
+    ("a network socket", "seccomp", "EPERM", "EPERM"),
+    ("a netlink socket", "seccomp", "EPERM", "EPERM"),
+    ("a packet socket", "seccomp", "EPERM", "EPERM"),
+    ("io_uring", "seccomp", "EPERM", "EPERM"),
+    ("a 32-bit call", "seccomp", "killed by SYS", "killed by SYS"),
+    ("an x32 call", "seccomp", "killed by SYS", "killed by SYS"),
+    ("mounting", "seccomp", "EPERM", "EPERM"),
+    ("unmounting", "seccomp", "EPERM", "EPERM"),
+    ("the new way to mount", "seccomp", "EPERM", "EPERM"),
+    ("a user namespace", "seccomp", "EPERM", "EPERM"),
+    ("a user namespace by clone", "seccomp", "EPERM", "EPERM"),
+    ("a user namespace by clone3", "seccomp", "ENOSYS", "ENOSYS"),
+    ("entering a namespace", "seccomp", "EPERM", "EPERM"),
+    ("another root", "seccomp", "EPERM", "EPERM"),
+    ("opening by handle", "seccomp", "EPERM", "EPERM"),
+    ("tracing the keeper", "seccomp", "EPERM", "EPERM"),
+    ("reading the keeper's memory", "seccomp", "EPERM", "EPERM"),
+    ("taking the keeper's descriptors", "seccomp", "EPERM", "EPERM"),
+    ("becoming root", "its own user; without root, a namespace that has none", "EPERM", "EINVAL"),
+    ("taking capabilities", "none in any set", "EPERM", "EPERM"),
+    ("a key", "seccomp", "EPERM", "EPERM"),
+    ("a BPF program", "seccomp", "EPERM", "EPERM"),
+    ("performance counters", "seccomp", "EPERM", "EPERM"),
+    ("userfaultfd", "seccomp", "EPERM", "EPERM"),
+    ("a kernel module", "seccomp", "EPERM", "EPERM"),
+    ("another kernel", "seccomp", "EPERM", "EPERM"),
+    ("a restart", "seccomp", "EPERM", "EPERM"),
+    ("another host name", "seccomp", "EPERM", "EPERM"),
+    ("another time", "seccomp", "EPERM", "EPERM"),
+    ("typing into a terminal", "seccomp", "EPERM", "EPERM"),
+    ("opening without end", "limit of descriptors", "EMFILE", "EMFILE"),
+    ("forking without end", "limit of processes of its user, which it has as root's", "EAGAIN", "done"),
+    ("leaving a process behind", "pid namespace", "ended", "ended"),
+];
+
+fn attacker(sandbox: &Sandbox) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/microvm/attacker.c");
+    let program = sandbox.root().join("attacker");
+    let built =
+        Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(source).status().expect("a compiler");
+    assert!(built.success());
+    program
+}
+
+/// What it says on its console, a line each.
+fn said(mut command: Command, attacker: &Path) -> Vec<String> {
+    command.env("CREEL_QEMU__PATH", attacker).env("CREEL_MACHINE__ACCEL", "tcg");
+    let ended = Run::start(command).finish();
+    ended.expect_code(125).expect_stderr("QEMU: exit status 0").expect_stderr("that was all");
+    let lines = ended.stderr.lines().filter_map(|line| line.strip_prefix("  | "));
+    lines.map(str::to_owned).collect()
+}
+
+/// Each attempt's end.
+fn ends(said: &[String]) -> BTreeMap<&str, &str> {
+    said.iter().filter_map(|line| line.strip_prefix("attack ")?.rsplit_once(": ")).collect()
+}
+
+fn expect_ends(said: &[String], of: impl Fn(&(&str, &str, &'static str, &'static str)) -> &'static str) {
+    let ends = ends(said);
+    for attempt in &ATTEMPTS[..ATTEMPTS.len() - 1] {
+        assert_eq!(ends.get(attempt.0), Some(&of(attempt)), "{}: {said:#?}", attempt.0);
+    }
+    assert_eq!(ends.len(), ATTEMPTS.len() - 1, "{said:#?}");
+    let has = |text: &str| said.iter().any(|line| line.starts_with(text));
+    assert!(has("core dumps: none") && has("directories that it has open: 0 of"), "{said:#?}");
+}
+
+#[test]
+fn a_program_in_qemu_s_place_gets_nowhere_in_a_machine_of_root() {
+    let Some(world) = World::get() else { return };
+    if !rustix::process::geteuid().is_root() {
+        assert!(!required(), "this takes root");
+        eprintln!("skipped: machines of root are root's to make");
+        return;
+    }
+    let sandbox = Sandbox::new(world);
+    let mut command = sandbox.workflow(&workflow(TINY, &[("never", "true")]));
+    command.env("CREEL_JAIL__MODE", "required");
+    let said = said(command, &attacker(&sandbox));
+    expect_ends(&said, |(.., root, _)| root);
+    let who = said.iter().find_map(|line| line.strip_prefix("who: uid ")).expect("it says who it is");
+    let uid: u32 = who.split(',').next().and_then(|uid| uid.parse().ok()).expect("a number");
+    assert!(USERS.contains(&uid), "{who}");
+    // What it has left behind has ended.
+    sandbox.expect_no_process_within(SOON);
+    assert_eq!(processes_of(uid), Vec::<u32>::new());
+}
+
+#[test]
+fn nor_in_one_of_an_ordinary_user_but_for_what_only_root_can_bound() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let Some(user) = OrdinaryUser::create(&sandbox) else { return };
+    let attacker = attacker(&sandbox);
+    let directory = sandbox.home().join("project");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("ci.yml"), workflow(TINY, &[("never", "true")])).expect("a file");
+    user.own(&directory);
+    let mut command = user.creel(&directory, ["run", "-f", "ci.yml"]);
+    command.env("CREEL_IMAGES__DIR", &world.images);
+    let said = said(command, &attacker);
+    expect_ends(&said, |(.., user)| user);
+    user.expect_nothing_left();
+}
+
+fn processes_of(uid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| fs::metadata(format!("/proc/{pid}")).is_ok_and(|status| status.uid() == uid))
+        .collect()
+}
+
+/// The children of all threads.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A living process, as the kernel tells of it.
+struct Process {
+    pid: u32,
+    status: String,
+}
+
+impl Process {
+    fn of(pid: u32) -> Self {
+        Self { pid, status: fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives") }
+    }
+
+    fn field(&self, name: &str) -> &str {
+        let value = self.status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {name}")).trim()
+    }
+
+    fn namespace(&self, kind: &str) -> PathBuf {
+        fs::read_link(format!("/proc/{}/ns/{kind}", self.pid)).expect("its namespace")
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("readable")
+    }
+
+    fn expect_no_capability_but(&self, effective: u64) {
+        for (set, expected) in
+            [("CapInh", 0), ("CapPrm", effective), ("CapEff", effective), ("CapBnd", 0), ("CapAmb", 0)]
+        {
+            assert_eq!(
+                u64::from_str_radix(self.field(set), 16),
+                Ok(expected),
+                "{set} of {}",
+                self.field("Name")
+            );
+        }
+        assert_eq!((self.field("NoNewPrivs"), self.field("Seccomp")), ("1", "2"), "{}", self.status);
+    }
+
+    fn expect_namespaces_of_its_own(&self, like: &Self, users: bool) {
+        let ours = Self::of(std::process::id());
+        for kind in ["pid", "mnt", "net", "ipc", "uts"].into_iter().chain(users.then_some("user")) {
+            assert_ne!(self.namespace(kind), ours.namespace(kind), "{kind}");
+            assert_eq!(self.namespace(kind), like.namespace(kind), "{kind}");
+        }
+    }
+
+    /// Its root has what it needs and nothing else, to be read.
+    fn expect_a_root_of_its_own(&self) {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let mut names: Vec<_> = fs::read_dir(&root)
+            .expect("its root")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        names.sort();
+        for name in ["etc", "home", "proc", "root", "run", "sys", "var", "bin"] {
+            assert!(!names.iter().any(|found| found == name), "{name}: {names:?}");
+        }
+        // But where a test has the kit, on the way to the helper's program and to nothing else.
+        let mut way = root.join("tmp");
+        while way.is_dir() {
+            let found: Vec<_> =
+                fs::read_dir(&way).expect("a directory").flatten().map(|e| e.path()).collect();
+            let [next] = &found[..] else { panic!("{found:?}") };
+            way.clone_from(next);
+        }
+        let devices: Vec<_> =
+            fs::read_dir(root.join("dev")).expect("devices").flatten().map(|e| e.file_name()).collect();
+        assert!(devices.iter().all(|name| name == "null" || name == "kvm"), "{devices:?}");
+        for line in self.read("mountinfo").lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let (at, options) = (fields[4], fields[5].split(',').collect::<Vec<_>>());
+            let has = |option| options.contains(&option);
+            assert!(has("nosuid"), "{line}");
+            assert_eq!(has("ro"), !at.starts_with("/dev/") && at != "/sockets", "{line}");
+            assert_eq!(has("nodev"), !at.starts_with("/dev/"), "{line}");
+        }
+    }
+
+    fn expect_no_way_out_by_descriptors(&self) {
+        assert_eq!(fs::read_link(format!("/proc/{}/cwd", self.pid)).expect("its directory"), Path::new("/"));
+        assert_eq!(self.read("environ"), "");
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("its descriptors").flatten() {
+            // Through the link, so that it is what is open.
+            let open = fs::metadata(entry.path()).expect("it is open");
+            assert!(!open.is_dir(), "{:?}", fs::read_link(entry.path()));
+        }
+        let limits = self.read("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+        let hard = core.split_whitespace().nth(5);
+        assert!(matches!(hard, Some("0" | "1")), "{core}");
+    }
+}
+
+/// Keeper, helper and QEMU of the machine that this run has.
+fn processes(run: &Run) -> (Process, Vec<Process>) {
+    let run = run.pid().as_raw_nonzero().get().cast_unsigned();
+    let found =
+        children(run).into_iter().map(Process::of).find(|process| process.field("Name") == "creel-keeper");
+    let keeper = found.expect("a keeper");
+    let children = children(keeper.pid).into_iter().map(Process::of).collect();
+    (keeper, children)
+}
+
+const SLEEPS: &str = "echo begun; exec sleep 1000";
+
+#[test]
+fn each_layer_is_there_in_the_living_processes_of_root() {
+    let Some(world) = World::get() else { return };
+    if !rustix::process::geteuid().is_root() {
+        assert!(!required(), "this takes root");
+        eprintln!("skipped: machines of root are root's to make");
+        return;
+    }
+    let sandbox = Sandbox::new(world);
+    let mut command = sandbox.workflow(&workflow(TINY, &[("step", SLEEPS)]));
+    command.env("CREEL_JAIL__MODE", "required");
+    let run = Run::start(command);
+    run.wait_for_stdout("begun");
+    let (keeper, confined) = processes(&run);
+    const CAP_KILL: u64 = 1 << 5;
+    keeper.expect_no_capability_but(CAP_KILL);
+    keeper.expect_a_root_of_its_own();
+    assert_eq!(confined.len(), 2, "QEMU and its helper");
+    for process in &confined {
+        let uids: Vec<u32> =
+            process.field("Uid").split_whitespace().map(|uid| uid.parse().unwrap_or(0)).collect();
+        assert!(uids.iter().all(|uid| USERS.contains(uid) && *uid == uids[0]), "{uids:?}");
+        assert_eq!(process.field("Gid"), process.field("Uid"));
+        assert_eq!(process.field("Groups"), "");
+        process.expect_no_capability_but(0);
+        process.expect_namespaces_of_its_own(&keeper, false);
+        process.expect_a_root_of_its_own();
+        process.expect_no_way_out_by_descriptors();
+    }
+    run.signal(rustix::process::Signal::INT);
+    run.finish().expect_code(130);
+}
+
+#[test]
+fn and_in_those_of_an_ordinary_user_in_a_user_namespace() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let Some(user) = OrdinaryUser::create(&sandbox) else { return };
+    let directory = sandbox.home().join("project");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("ci.yml"), workflow(TINY, &[("step", SLEEPS)])).expect("a file");
+    user.own(&directory);
+    let mut command = user.creel(&directory, ["run", "-f", "ci.yml"]);
+    command.env("CREEL_IMAGES__DIR", &world.images);
+    let run = Run::start(command);
+    run.wait_for_stdout("begun");
+    let (keeper, confined) = processes(&run);
+    assert_eq!(confined.len(), 2, "QEMU and its helper");
+    for process in &confined {
+        process.expect_no_capability_but(0);
+        process.expect_namespaces_of_its_own(&keeper, true);
+        process.expect_a_root_of_its_own();
+        process.expect_no_way_out_by_descriptors();
+    }
+    run.signal(rustix::process::Signal::INT);
+    run.finish().expect_code(130);
+    user.expect_nothing_left();
+}
+
+#[test]
+fn the_documentation_has_this_table() {
+    let mut table = String::from("| attempt | met by | of root | of a user |\n| --- | --- | --- | --- |\n");
+    for (attempt, layer, root, user) in ATTEMPTS {
+        let shown = |end: &str| match end {
+            "done" => "**not confined**".to_owned(),
+            "ended" => "ended with its machine".to_owned(),
+            end => format!("`{end}`"),
+        };
+        table += &format!("| {attempt} | {layer} | {} | {} |\n", shown(root), shown(user));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
+    let page = fs::read_to_string(&path).expect("the page");
+    let (before, rest) = page.split_once("<!-- attempts -->\n").expect("a place for the table");
+    let (found, after) = rest.split_once("<!-- end -->").expect("and its end");
+    if std::env::var_os("UPDATE_SECURITY_MD").is_some() {
+        fs::write(&path, format!("{before}<!-- attempts -->\n{table}<!-- end -->{after}")).expect("written");
+    } else {
+        assert_eq!(found, table, "UPDATE_SECURITY_MD=1 cargo test --test microvm jail writes it anew");
+    }
+}
