@@ -12,8 +12,9 @@ use crate::log;
 /// Documentation/admin-guide/mm/multigen_lru.rst, "Thrashing prevention" (Linux 6.1, `CONFIG_LRU_GEN`).
 const DIRECTORY: &str = "/sys/kernel/mm/lru_gen";
 
-/// What was used within this time stays in memory.
-const WORKING_SET_MS: u32 = 1000;
+/// What was used within this time stays in memory. Not a second: a guest that writes a hundred megabytes has nothing older in
+/// memory than that, and its kernel took it for deadlocked.
+const WORKING_SET_MS: u32 = 100;
 
 /// Best done before anything runs. A kernel that can't do it is as it was.
 pub fn prevent() {
