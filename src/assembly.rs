@@ -117,7 +117,8 @@ impl Assembly {
         JailSettings {
             mode: jail.mode.unwrap_or(unset),
             uids: UidRange { first: jail.first_uid, count: jail.uid_count },
-            max_processes: self.config.cgroups.max_pids,
+            // Behind the cgroup's, whose refusal the kernel counts, so that a verdict can name it.
+            max_processes: self.config.cgroups.max_pids.saturating_add(64),
         }
     }
 

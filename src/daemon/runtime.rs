@@ -106,7 +106,10 @@ impl DaemonRuntime {
         self.current.send_replace(Some(assembled.clone()));
         let accel = match assembled {
             // Machines wait for the proof by themselves.
-            Ok(microvm) => microvm.accelerator().await,
+            Ok(microvm) => match microvm.can_confine().await {
+                Ok(()) => microvm.accelerator().await,
+                Err(why) => Err(why),
+            },
             Err(why) => Err(why),
         };
         let readiness = match accel {

@@ -70,10 +70,20 @@ pub fn probe() -> NamespaceSupport {
     NamespaceSupport { pid: try_namespaces(Namespaces::Pid), user_pid: try_namespaces(Namespaces::UserPid) }
 }
 
-/// Makes these once, around a child that exits at once.
+/// Makes these once, around a child that exits at once; in those of a jail it changes a mount before.
 ///
 /// # Errors
 /// Which step failed, and why.
 pub fn are_possible(namespaces: Namespaces) -> Result<(), SpawnError> {
     try_namespaces(namespaces)
+}
+
+/// Whether the kernel has mount_setattr(2), which is in Linux 5.12 and later.
+pub fn mounts_can_be_restricted() -> bool {
+    // SAFETY: there is no descriptor -1, and the kernel looks at nothing else before it says so.
+    let status = unsafe {
+        let nothing = std::ptr::null::<u8>();
+        libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, nothing, 0_usize)
+    };
+    status >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }

@@ -103,6 +103,8 @@ pub enum SpawnStep {
     MapIds,
     Session,
     Capabilities,
+    /// Those of a mount namespace of its own.
+    Mounts,
     Descriptors,
     Signals,
     Exec,
@@ -112,7 +114,7 @@ pub enum SpawnStep {
 
 impl SpawnStep {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Session, Self::Capabilities, Self::Descriptors, Self::Signals, Self::Exec]
+        [Self::Session, Self::Capabilities, Self::Mounts, Self::Descriptors, Self::Signals, Self::Exec]
             .into_iter()
             .find(|step| *step as u8 == byte)
     }
@@ -124,6 +126,7 @@ impl SpawnStep {
             Self::MapIds => "map uid and gid into the user namespace",
             Self::Session => "start a session",
             Self::Capabilities => "keep capabilities in its user namespace",
+            Self::Mounts => "change mounts in a namespace of its own",
             Self::Descriptors => "arrange the descriptors",
             Self::Signals => "reset the signals",
             Self::Exec => "execute it",
@@ -195,6 +198,8 @@ struct Layout<'a> {
     blocked: u64,
     /// It is not root in its user namespace, and would lose with exec what it can do there.
     keeps_capabilities: bool,
+    /// It has mounts of its own.
+    mounts: bool,
     report: RawFd,
     go: RawFd,
     go_write: RawFd,
@@ -215,6 +220,7 @@ fn start(spec: &Spawn<'_>, then: Then) -> Result<Started, SpawnError> {
         above: spec.fds.iter().map(|(_, number)| number + 1).max().unwrap_or(0).max(3),
         blocked: spec.blocked,
         keeps_capabilities: spec.namespaces == Namespaces::UserJail,
+        mounts: spec.namespaces.are_a_jail_s(),
         report: report_write.as_raw_fd(),
         go: go_read.as_raw_fd(),
         go_write: go_write.as_raw_fd(),
@@ -368,6 +374,16 @@ fn prepare(layout: &mut Layout<'_>) -> Result<(), SpawnStep> {
         }
     }
     if layout.then == Then::Exit {
+        // What a user namespace grants may be taken back by a security module (AppArmor's
+        // `apparmor_restrict_unprivileged_userns`): a mount tells.
+        if layout.mounts {
+            // SAFETY: the path is a C string, and the others may be null with these flags. The mounts are this child's own.
+            let private = unsafe {
+                let flags = libc::MS_REC | libc::MS_PRIVATE;
+                libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null())
+            };
+            check(private, SpawnStep::Mounts)?;
+        }
         return Ok(());
     }
     // SAFETY: setsid touches no memory.

@@ -74,7 +74,7 @@ impl Place {
         let here = self.directory.path().display();
         let text = format!(
             "[daemon]\nsocket = \"{here}/creel.sock\"\n[run]\ndir = \"{here}/run\"\n[state]\ndir = \"{here}/state\"\n\
-             [cache]\ndir = \"{here}/cache\"\n[kit]\ndir = \"{here}/kit\"\n[qemu]\npath = \"{here}/qemu\"\n\
+             [cache]\ndir = \"{here}/cache\"\n[kit]\ndir = \"{here}/kit\"\n[qemu]\npath = \"{here}/qemu\"\n[jail]\nmode = \"off\"\n\
              [cgroups]\nmode = \"auto\"\nroot = \"{here}/no-cgroup\"\n{more}"
         );
         fs::write(self.path("creel.toml"), text).unwrap();

@@ -4,10 +4,12 @@
 //! be ([`Layers`]), and for each machine what there has to be: the keeper refuses to start less.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,6 +27,9 @@ pub const INITRD: &str = "/initrd";
 /// What QEMU opens by itself beside its libraries, where a host has it: firmware, and parts that it loads when it needs them.
 const DATA: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 const MODULES: &str = "qemu";
+
+/// Where the loader finds libraries that are in none of its own directories (ldconfig(8)).
+const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
 const KVM: &str = "/dev/kvm";
 const NULL: &str = "/dev/null";
@@ -66,10 +71,9 @@ impl Layers {
     /// Found out by trying. Takes some milliseconds.
     pub fn find() -> Self {
         let wanted = Namespaces::of_a_jail();
-        let namespaces = match host::namespaces::are_possible(wanted) {
-            Ok(()) => wanted,
-            Err(_) => Namespaces::None,
-        };
+        let possible =
+            host::namespaces::mounts_can_be_restricted() && host::namespaces::are_possible(wanted).is_ok();
+        let namespaces = if possible { wanted } else { Namespaces::None };
         Self { namespaces, user: rustix::process::geteuid().is_root(), landlock: landlock::abi() }
     }
 
@@ -136,17 +140,27 @@ impl Contents {
     /// # Errors
     /// When a program is none for this loader, such as a script.
     pub fn of(programs: &[&Path]) -> Result<Self, ContentsError> {
-        let mut files = BTreeSet::new();
+        let mut loaded = BTreeSet::new();
         for program in programs {
             let failed = |source| ContentsError { program: program.to_path_buf(), source };
-            files.insert(program.to_path_buf());
-            files.extend(libraries(program).map_err(failed)?);
+            loaded.extend(libraries(program).map_err(failed)?);
         }
         let mut directories: BTreeSet<PathBuf> = DATA.iter().map(PathBuf::from).collect();
         // Beside its libraries (`CONFIG_QEMU_MODDIR`).
-        let modules: BTreeSet<PathBuf> =
-            files.iter().filter_map(|file| Some(file.parent()?.canonicalize().ok()?.join(MODULES))).collect();
+        let modules: BTreeSet<PathBuf> = loaded
+            .iter()
+            .filter_map(|file| Some(file.parent()?.canonicalize().ok()?.join(MODULES)))
+            .collect();
         directories.retain(|path| path.is_dir());
+        // Without it the loader looks where it was built to look, and nowhere else.
+        let built_in = |path: &Path| {
+            ["/lib", "/lib64", "/usr"].iter().any(|at| path.starts_with(at))
+                && !path.starts_with("/usr/local")
+        };
+        let cache = loaded.iter().any(|path| !built_in(path)).then_some(Path::new(LOADER_CACHE));
+        let cache = cache.filter(|path| path.is_file());
+        let files: BTreeSet<PathBuf> =
+            loaded.into_iter().chain(programs.iter().map(|program| program.to_path_buf())).collect();
         let entry = |path: &Path, kind| Some(entry(path.to_str()?, path.to_str()?, kind));
         let entries = files
             .iter()
@@ -158,6 +172,7 @@ impl Contents {
                     .filter(|path| path.is_dir())
                     .filter_map(|path| entry(path, EntryKind::Programs)),
             )
+            .chain(cache.into_iter().filter_map(|path| entry(path, EntryKind::File)))
             .chain([self::entry(NULL, NULL, EntryKind::Device)]);
         Ok(Self(entries.collect()))
     }
@@ -167,32 +182,60 @@ fn entry(from: &str, at: &str, kind: EntryKind) -> Entry {
     Entry { from: from.to_owned(), at: at.to_owned(), kind, identity: None }
 }
 
-/// ld.so(8), `LD_TRACE_LOADED_OBJECTS`: the loader lists what it would load, itself among it, and runs nothing.
+/// ld.so(8), `--list`: the loader lists what it would load, itself among it, and runs nothing. One that is linked statically
+/// has no loader, and needs nothing.
 fn libraries(program: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut magic = [0; 4];
-    File::open(program)?.read_exact(&mut magic)?;
-    if &magic != b"\x7fELF" {
-        return Err(io::Error::other(
-            "it is no ELF program; set `jail.mode` to \"off\" to run it without a jail",
-        ));
-    }
-    let listing = Command::new(program)
+    let Some(loader) = loader(program)? else { return Ok(Vec::new()) };
+    let listing = Command::new(&loader)
+        .arg("--list")
+        .arg(program)
         .env_clear()
-        .env("LD_TRACE_LOADED_OBJECTS", "1")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()?;
     let text = String::from_utf8_lossy(&listing.stdout);
+    if let Some(line) = text.lines().find(|line| line.ends_with("not found")) {
+        return Err(io::Error::other(format!("the loader says: {}", line.trim())));
+    }
     // "\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)", "\t/lib64/ld-linux-x86-64.so.2 (0x…)", "\tlinux-vdso.so.1 (0x…)"
     let path = |line: &str| {
         let named = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
         let path = named.rsplit_once(" (").map_or(named, |(path, _)| path);
         path.starts_with('/').then(|| PathBuf::from(path))
     };
-    if let Some(line) = text.lines().find(|line| line.ends_with("not found")) {
-        return Err(io::Error::other(format!("the loader says: {}", line.trim())));
+    // The kernel starts the loader by this name, whatever it calls itself.
+    Ok(text.lines().filter_map(path).chain([loader]).collect())
+}
+
+/// The interpreter that a program names (elf(5), `PT_INTERP`).
+fn loader(program: &Path) -> io::Result<Option<PathBuf>> {
+    const PT_INTERP: u64 = 3;
+    let no_elf = || {
+        io::Error::other("it is no 64-bit ELF program; set `jail.mode` to \"off\" to run it without a jail")
+    };
+    let mut file = File::open(program)?;
+    let mut header = [0; 64];
+    file.read_exact(&mut header).map_err(|_| no_elf())?;
+    // ELFCLASS64, and the byte order of this machine.
+    if !header.starts_with(b"\x7fELF\x02") {
+        return Err(no_elf());
     }
-    Ok(text.lines().filter_map(path).collect())
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let (at, size, count) = (number(&header[32..40]), number(&header[54..56]), number(&header[56..58]));
+    for index in 0..count {
+        let mut entry = [0; 56];
+        file.read_exact_at(&mut entry, at + index * size)?;
+        if number(&entry[..4]) != PT_INTERP {
+            continue;
+        }
+        // With its closing zero; no path is longer.
+        let length = usize::try_from(number(&entry[32..40])).unwrap_or(0).min(4096);
+        let mut path = vec![0; length];
+        file.read_exact_at(&mut path, number(&entry[8..16]))?;
+        path.truncate(path.iter().position(|byte| *byte == 0).unwrap_or(length));
+        return Ok(Some(PathBuf::from(OsString::from_vec(path))));
+    }
+    Ok(None)
 }
 
 /// One machine's.
@@ -239,6 +282,7 @@ impl MachineJail {
         for ((path, file), at) in boot.into_iter().zip([KERNEL, INITRD]) {
             let failed = |action| move |source| JailError::File { action, path: path.to_owned(), source };
             let status = file.metadata().map_err(failed("look at"))?;
+            let path = path.canonicalize().map_err(failed("find"))?;
             let from = path.to_str().ok_or_else(|| {
                 failed("name")(io::Error::other("files of images need a path that is valid UTF-8"))
             })?;
@@ -316,6 +360,6 @@ mod tests {
         let script = scratch.path().join("script");
         std::fs::write(&script, "#!/bin/sh\n").unwrap();
         let error = Contents::of(&[&script]).unwrap_err();
-        assert!(error.to_string().contains("no ELF program"), "{error}");
+        assert!(error.to_string().contains("ELF program"), "{error}");
     }
 }

@@ -184,6 +184,14 @@ impl MicroVm {
         self.confinement.get_or_init(find).await.clone()
     }
 
+    /// Whether machines can have the jail that is configured.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub async fn can_confine(&self) -> Result<(), String> {
+        self.confinement().await.map(drop)
+    }
+
     /// How guests run here; proven once.
     ///
     /// # Errors

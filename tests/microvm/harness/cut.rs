@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::net::Shutdown;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::processes::touching;
+
 /// `/proc/net/unix`: SS_CONNECTED.
 const CONNECTED: &str = "03";
 
@@ -17,7 +19,15 @@ const CONNECTED: &str = "03";
 pub fn cut(pid: u32, socket: &Path) -> io::Result<usize> {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(process, PidfdFlags::empty())?;
-    let inodes = connected(&std::fs::read_to_string("/proc/net/unix")?, socket);
+    // An accepted socket belongs to the network namespace of who connected (`unix_stream_connect`): the helper's.
+    let machine = socket.parent().and_then(Path::parent).unwrap_or(socket);
+    let own = std::process::id().to_string();
+    let pids = touching(machine).into_iter().map(|user| user.pid.as_raw_nonzero().to_string());
+    let tables =
+        pids.chain([own]).filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/net/unix")).ok());
+    let mut inodes: Vec<String> = tables.flat_map(|table| connected(&table, socket)).collect();
+    inodes.sort_unstable();
+    inodes.dedup();
     let mut count = 0;
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;

@@ -121,6 +121,10 @@ fn user(pid: Pid, root: &Path) -> Option<User> {
     let links = ["cwd", "exe", "root"].into_iter().map(|name| directory.join(name));
     let held = links.chain(fds.map(|fd| fd.path())).filter_map(|link| fs::read_link(link).ok());
     let told = argv.iter().filter(|word| word.contains(&*root.to_string_lossy())).map(PathBuf::from);
-    let why = held.filter(|path| path.starts_with(root)).chain(told).next()?;
+    // In a jail it has nothing but what is bound into its root: proc_pid_mountinfo(5) says from where.
+    let mounts = fs::read_to_string(directory.join("mountinfo")).unwrap_or_default();
+    let bound = mounts.lines().filter_map(|line| line.split(' ').nth(3)).map(PathBuf::from);
+    let bound: Vec<PathBuf> = bound.filter(|path| path.starts_with(root)).collect();
+    let why = held.filter(|path| path.starts_with(root)).chain(told).chain(bound).next()?;
     Some(User { pid, argv, why })
 }

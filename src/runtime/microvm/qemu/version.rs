@@ -99,6 +99,8 @@ impl Qemu {
             return Err(FindError::NotExecutable { path, package: debian_package(arch) });
         }
         let version = version_of(&path).await?;
+        // Its processes have other working directories.
+        let path = std::path::absolute(&path).unwrap_or(path);
         Self::usable(arch, path, version)
     }
 
