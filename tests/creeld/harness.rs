@@ -74,7 +74,7 @@ impl Place {
         let here = self.directory.path().display();
         let text = format!(
             "[daemon]\nsocket = \"{here}/creel.sock\"\n[run]\ndir = \"{here}/run\"\n[state]\ndir = \"{here}/state\"\n\
-             [cache]\ndir = \"{here}/cache\"\n[kit]\ndir = \"{here}/kit\"\n[qemu]\npath = \"{here}/qemu\"\n[jail]\nmode = \"off\"\n\
+             [cache]\ndir = \"{here}/cache\"\n[kit]\ndir = \"{here}/kit\"\n[qemu]\npath = \"{here}/qemu\"\n\
              [cgroups]\nmode = \"auto\"\nroot = \"{here}/no-cgroup\"\n{more}"
         );
         fs::write(self.path("creel.toml"), text).unwrap();
@@ -93,6 +93,8 @@ impl Place {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("NOTIFY_SOCKET", self.path("notify"))
+            // Its QEMU is a script.
+            .env("CREEL_JAIL__MODE", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
     }

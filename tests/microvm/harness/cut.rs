@@ -10,8 +10,6 @@ use std::path::Path;
 use rustix::net::Shutdown;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::processes::touching;
-
 /// `/proc/net/unix`: SS_CONNECTED.
 const CONNECTED: &str = "03";
 
@@ -20,14 +18,14 @@ pub fn cut(pid: u32, socket: &Path) -> io::Result<usize> {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
     let process = pidfd_open(process, PidfdFlags::empty())?;
     // An accepted socket belongs to the network namespace of who connected (`unix_stream_connect`): the helper's.
-    let machine = socket.parent().and_then(Path::parent).unwrap_or(socket);
-    let own = std::process::id().to_string();
-    let pids = touching(machine).into_iter().map(|user| user.pid.as_raw_nonzero().to_string());
-    let tables =
-        pids.chain([own]).filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/net/unix")).ok());
-    let mut inodes: Vec<String> = tables.flat_map(|table| connected(&table, socket)).collect();
-    inodes.sort_unstable();
-    inodes.dedup();
+    let mut namespaces = std::collections::BTreeMap::new();
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        if let Ok(namespace) = std::fs::read_link(process.path().join("ns/net")) {
+            namespaces.entry(namespace).or_insert_with(|| process.path().join("net/unix"));
+        }
+    }
+    let tables = namespaces.values().filter_map(|table| std::fs::read_to_string(table).ok());
+    let inodes: Vec<String> = tables.flat_map(|table| connected(&table, socket)).collect();
     let mut count = 0;
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
