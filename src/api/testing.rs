@@ -11,7 +11,7 @@ use super::{Client, NewMachine, Progress, RolePolicy, Server};
 use crate::image::ImageStore;
 use crate::machines::{Lifetime, Machines, State, Summary};
 use crate::runtime::fake::{Death, FakeConsole, FakeRuntime, Journal, ScriptedExec, ScriptedSetup};
-use crate::state::records::Records;
+use crate::state::records::{Records, Retention};
 use crate::workflows::{Bounds, Settings, Workflows};
 
 /// It ends with this value: the server as if its process had been killed.
@@ -31,6 +31,11 @@ pub(crate) struct World {
 pub(crate) fn operators() -> RolePolicy {
     let uid = rustix::process::geteuid().as_raw();
     RolePolicy { operator_uids: vec![uid], operator_gid: None, spindle_gid: None }
+}
+
+/// So few that a test can go beyond them.
+pub(crate) fn retention() -> Retention {
+    Retention { max_runs: 8, ..Retention::default() }
 }
 
 pub(crate) fn settings(slots: usize) -> Settings {
@@ -61,7 +66,7 @@ impl World {
         let (journal, death, console) = (runtime.journal(), runtime.death(), runtime.console());
         let machines = Machines::new(Arc::new(runtime), 4);
         let images = ImageStore::new(vec![directory.path().join("images")]);
-        let records = Records::new(&directory.path().join("state"));
+        let records = Records::new(&directory.path().join("state")).keeping(retention());
         let workflows = Workflows::new(machines.clone(), images.clone(), records, settings(2), bounds);
         let scratch = directory.path().to_owned();
         let server = Server {

@@ -1,7 +1,7 @@
 //! What is known of one workflow, and the orders for its task.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
@@ -88,8 +88,8 @@ pub(super) struct Entry {
     pub progress: watch::Sender<Progress>,
     pub setup_events: watch::Sender<Vec<SetupEvent>>,
     pub made: watch::Sender<Made>,
-    /// Set once it is made.
-    pub writer: OnceLock<Arc<RecordWriter>>,
+    /// From when it is made to its end. Its record and its log are locked as long.
+    pub writer: Mutex<Option<Arc<RecordWriter>>>,
     /// At most one order is under way: what is claimed is claimed once.
     pub orders: mpsc::UnboundedSender<Order>,
     pub cancel: CancellationToken,
@@ -125,6 +125,10 @@ impl Entry {
     /// Asks for a slot as one of those who wait.
     pub(super) fn ask_for_slot(self: &Arc<Self>, slots: &Slots, may_wait: bool) -> Option<Place> {
         slots.ask(self.serial, may_wait, || !self.progress.borrow().is_over())
+    }
+
+    pub(super) fn writer(&self) -> std::sync::MutexGuard<'_, Option<Arc<RecordWriter>>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn known_secrets(&self) -> std::sync::MutexGuard<'_, KnownSecrets> {

@@ -67,7 +67,7 @@ impl Owner {
         );
         async {
             match self.begin(&plan).await {
-                Ok(writer) => self.live(plan, &writer).await,
+                Ok(writer) => self.live(plan, writer).await,
                 Err(why) => {
                     warn!(%why, "the workflow can't be recorded");
                     self.entry.made.send_replace(Made::Failed(why));
@@ -90,25 +90,24 @@ impl Owner {
         let begun = tokio::task::spawn_blocking(move || records.begin(record, limits, Mask::none())).await;
         let begun = begun.map_err(|error| error.to_string())?;
         let writer = begun.map_err(|error| with_causes(&error))?;
-        // Nobody else sets it.
-        let _ = self.entry.writer.set(Arc::clone(&writer));
+        *self.entry.writer() = Some(Arc::clone(&writer));
         self.entry.made.send_replace(Made::Yes);
         info!(name = %self.entry.name, image = %self.entry.image, "a workflow is planned");
         Ok(writer)
     }
 
-    async fn live(&mut self, plan: Plan, writer: &Arc<RecordWriter>) {
+    async fn live(&mut self, plan: Plan, writer: Arc<RecordWriter>) {
         let mut session = None;
         match self.first_order().await {
             Err(reason) => self.stop(reason),
-            Ok(()) => session = Some(self.work(plan, writer).await),
+            Ok(()) => session = Some(self.work(plan, &writer).await),
         }
         self.shared.slots.withdraw(self.entry.serial);
         info!(verdict = %self.verdict(), "the workflow has stopped");
         let has_machine = session.as_ref().is_some_and(|session| session.machine().is_some());
         if has_machine || self.entry.cancel.is_cancelled() {
             let stopped = self.entry.progress.borrow().clone();
-            self.record(writer, &stopped).await;
+            self.record(&writer, &stopped).await;
             self.over().await;
         }
         let unfreed = match &mut session {
@@ -123,9 +122,10 @@ impl Owner {
         let at = SystemTime::now();
         let mut ended = self.entry.progress.borrow().clone();
         ended.end(at, None);
-        self.record(writer, &ended).await;
-        // The log is remembered, and read again; what it hid is needed no more.
+        self.record(&writer, &ended).await;
+        // It is a record like others from here on: old ones go when there are too many. What is read of it goes on.
         writer.log().forget_secrets();
+        drop((session, self.entry.writer().take(), writer));
         self.shared.slots.leave(self.entry.serial);
         self.shared.machines.metrics().workflow_ended(&self.verdict().outcome);
         self.entry.advance(|progress| progress.end(at, unfreed));

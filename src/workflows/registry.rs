@@ -1,6 +1,6 @@
 //! Who has which workflow.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -77,6 +77,16 @@ pub enum Found {
     Here(Workflow),
     /// Its record is left.
     Past(Box<View>),
+}
+
+impl Found {
+    /// Its record's name.
+    pub fn machine_id(&self) -> &MachineId {
+        match self {
+            Self::Here(workflow) => workflow.machine_id(),
+            Self::Past(view) => &view.machine_id,
+        }
+    }
 }
 
 impl Shared {
@@ -360,7 +370,7 @@ impl Shared {
             progress: watch::Sender::new(Progress::new(steps.collect())),
             setup_events: watch::Sender::new(Vec::new()),
             made: watch::Sender::new(Made::NotYet),
-            writer: OnceLock::new(),
+            writer: Mutex::new(None),
             orders,
             cancel: CancellationToken::new(),
             destroy: CancellationToken::new(),

@@ -178,14 +178,9 @@ impl Workflow {
         unfreed.map_or_else(|| Ok(self.view()), |what| Err(Refusal::NotFreed(what)))
     }
 
-    /// Its log, live while it goes on.
-    ///
-    /// # Errors
-    /// None of a workflow that was found: it has a log.
-    pub fn log(&self, from: u64) -> Result<Follower, Refusal> {
-        let writer = self.entry.writer.get();
-        let writer = writer.ok_or_else(|| Refusal::Unreadable("it has no log".to_owned()))?;
-        Ok(writer.log().follow(from))
+    /// Its log, live; `None` once it has ended, when its record has it.
+    pub fn log(&self, from: u64) -> Option<Follower> {
+        Some(self.entry.writer().as_ref()?.log().follow(from))
     }
 
     /// Why it is not in the queue.

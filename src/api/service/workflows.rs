@@ -233,9 +233,13 @@ impl workflows_server::Workflows for WorkflowsService {
         let reader = self.readers.take(caller.credentials.uid, caller.standing);
         let reader = reader
             .map_err(|why| Status::resource_exhausted(format!("too many calls that read logs: {why}")))?;
-        let follower = match found {
+        let live = match &found {
             Found::Here(workflow) => workflow.log(from_record),
-            Found::Past(view) => self.workflows.past_log(&view.machine_id, from_record).await,
+            Found::Past(_) => None,
+        };
+        let follower = match live {
+            Some(live) => Ok(live),
+            None => self.workflows.past_log(found.machine_id(), from_record).await,
         };
         let follower = follower.map_err(|refusal| status::refused(&refusal, Wanted::Step))?;
         let reading = logs::Reading::new(follower, stream, follow, lines);

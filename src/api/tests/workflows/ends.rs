@@ -189,3 +189,29 @@ async fn steps_may_take_no_longer_than_what_is_left() {
     assert_eq!(step(&mut client, "w", 1).await.unwrap(), Outcome::TimedOut);
     assert!(started.elapsed() < Duration::from_millis(400), "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn old_ones_make_room_for_new_ones_while_their_daemon_lives() {
+    let world = world(ScriptedSetup::Ready, []);
+    let mut client = client(&world).await;
+    let runs = world.directory.path().join("state/runs");
+    let count = || std::fs::read_dir(&runs).unwrap().count();
+    let most = usize::try_from(crate::api::testing::retention().max_runs).unwrap();
+    for id in 0..most + 3 {
+        let id = id.to_string();
+        init(&mut client, &id).await;
+        destroy(&mut client, &id).await;
+    }
+    // Old ones are removed behind the back of whoever ended the last.
+    timeout(SOON, async {
+        while count() > most {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("what is beyond the bound goes");
+    // The newest is still there, log and all.
+    let request = wire::LogsRequest { workflow: key(&(most + 2).to_string()), ..Default::default() };
+    let mut log = client.logs(request).await.unwrap().into_inner();
+    while log.message().await.unwrap().is_some() {}
+}
