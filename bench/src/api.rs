@@ -22,6 +22,8 @@ use crate::row::{Failed, Trying as _};
 
 /// What creeld may send before somebody reads it, as `creel` has it: of one call, and of all together.
 const CALL_WINDOW_BYTES: u32 = 256 << 10;
+/// A message of output fits into one: each frame is a system call of creeld.
+const FRAME_BYTES: u32 = 128 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// The most that one message of input may carry.
@@ -69,7 +71,8 @@ impl Api {
         });
         let endpoint = Endpoint::from_static("http://creeld")
             .initial_stream_window_size(CALL_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES);
         let channel = endpoint.connect_with_connector(connector).await.trying("connect to creeld")?;
         Ok(Self { machines: MachinesClient::new(channel.clone()), workflows: WorkflowsClient::new(channel) })
     }

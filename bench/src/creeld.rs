@@ -49,7 +49,7 @@ impl Creeld {
         let mut configuration = format!(
             "[daemon]\nsocket = {socket:?}\nmax_machines = 1100\n[machine]\naccel = \"tcg\"\nallow_tcg = true\n\
              transport = \"hybrid\"\n[cgroups]\nmode = \"auto\"\nroot = {:?}\n[images]\ndir = {images:?}\n\
-             [scheduler]\nslots = 4\n[logs]\nmax_step = \"4096MiB\"\nmax_total = \"4096MiB\"\n[kit]\ndir = {:?}\n\
+             [scheduler]\nslots = 4\n[logs]\nmax_step = \"4096MiB\"\nmax_total = \"4096MiB\"\nmax_runs = 1\n[kit]\ndir = {:?}\n\
              [run]\ndir = {run_dir:?}\n[state]\ndir = {:?}\n[cache]\ndir = {:?}\n",
             directory.join("no-cgroup"),
             programs.kit,

@@ -54,12 +54,14 @@ impl Row for Stdout {
             meaning: "1 GiB of text that a step writes, to a follower of its log, with a secret to mask in all its forms, \
                       which stands in every MiB: from `RunStep` until verdict and last byte are there. A log that gives a byte up fails the row. \
                       `docker exec` of the same script writes into a pipe that is read and counted; it masks and stores \
-                      nothing.",
+                      nothing. Only the last run is remembered (`logs.max_runs`): a host that writes one such log after another \
+                      is bound by its disk at last.",
         };
         match self.engine {
             false => about,
             true => About {
                 name: "stdout-api",
+                goal: None,
                 peer: Some("Docker HTTP API"),
                 meaning: "The same against Docker's own stream, read from its socket without its command between.",
                 ..about

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::file::{read_up_to, recover};
+use super::file::{read_most, recover};
 use super::frame::{Record, decode};
 use super::growing::Growth;
 use super::segments::{Limits, Location, SEGMENT_HEADER_BYTES, Segment};
@@ -260,14 +260,12 @@ impl Follower {
     /// was read may be another's, and counts for nothing: the next look says how far the gap goes.
     fn read(&self, segment: &Segment, slot: u64, offset: u64, most: u64) -> Result<Bytes, LogError> {
         let length = segment.used.saturating_sub(offset).min(most);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        let read = read_up_to(&self.log.file, &mut bytes, slot + offset);
-        let read = read.map_err(|error| self.log.error("read", error))?;
+        let bytes = read_most(&self.log.file, usize::try_from(length).unwrap_or(0), slot + offset);
+        let bytes = bytes.map_err(|error| self.log.error("read", error))?;
         if let Source::Growing(_) = self.source {
             self.log.check_slot(segment.first, slot)?;
         }
-        bytes.truncate(if self.log.index().holds(segment.first) { read } else { 0 });
-        Ok(bytes.into())
+        Ok(if self.log.index().holds(segment.first) { bytes.into() } else { Bytes::new() })
     }
 
     fn skip_to(&mut self, segment: Segment, bytes_known: u64) -> ExpiredRange {
