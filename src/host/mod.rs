@@ -1,5 +1,5 @@
 //! What touches the kernel: processes born by clone3, pidfds, cgroups, namespaces, inotify, anonymous files, clocks,
-//! vsock CIDs, inherited sockets, peers' credentials.
+//! vsock CIDs, inherited sockets, peers' credentials, what confines a process.
 //!
 //! All of the library's `unsafe` lives here, so that a reader who looks for it need look nowhere else. Nothing here
 //! knows what a machine is.
@@ -8,6 +8,7 @@ pub mod activation;
 pub mod cgroup;
 pub mod child;
 pub mod clock;
+pub mod confinement;
 pub mod inotify;
 pub mod landlock;
 pub mod memfd;

@@ -212,6 +212,7 @@ pub struct RmArgs {
 Examples:
   creel inspect k3v9w0x2ma
   creel inspect --console k3v9w0x2ma            also the end of the guest's console
+  sudo creel inspect --jail k3v9w0x2ma          also what confines its processes, as the kernel tells it
   creel inspect --json k3v9w0x2ma | jq .limits")]
 pub struct InspectArgs {
     /// The machine, as `creel ps -a` lists it
@@ -220,6 +221,10 @@ pub struct InspectArgs {
     /// Also the last 8 KiB of the guest's console
     #[arg(long)]
     pub console: bool,
+    /// Also what confines each of its processes, read from the kernel now: user, capabilities, namespaces, root directory, limits,
+    /// descriptors. Machines of creeld are root's to look at
+    #[arg(long)]
+    pub jail: bool,
     #[command(flatten)]
     pub socket: SocketArg,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::confinement;
 use super::connect::{api_failure, find, machine_id};
 use super::ps::{name, of_machine, rfc3339, short};
 use crate::cli::args::InspectArgs;
@@ -11,7 +12,8 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::render::summary::console_block;
 use crate::exit::Exit;
-use crate::machines::{Inspection, Lifetime};
+use crate::host::confinement::Confinement;
+use crate::machines::{Inspection, Lifetime, Summary};
 use crate::runtime::{HostProcess, MachineLimits, MachineUsage};
 use crate::text::one_line;
 
@@ -26,17 +28,39 @@ pub(in crate::cli) async fn inspect(context: &Context, arguments: InspectArgs) -
     let client = find(context, &arguments.socket, &id).await?;
     let console = arguments.console.then_some(CONSOLE_BYTES);
     let inspection = client.inspect(&id, console).await.map_err(|error| api_failure(&error))?;
+    let jail = if arguments.jail { Some(jail(&inspection)?) } else { None };
     if arguments.json.json {
-        println!("{:#}", inspection_json(&inspection));
+        let mut value = inspection_json(&inspection);
+        if let Some(jail) = &jail {
+            value["jail"] = jail.iter().map(confinement::to_json).collect();
+        }
+        println!("{value:#}");
         return Ok(Exit::Success);
     }
     for (key, text) in lines(&inspection, SystemTime::now()) {
         println!("{key:<12}{}", one_line(&text, MAX_TEXT_CHARS));
     }
+    for line in jail.iter().flatten().flat_map(confinement::lines) {
+        println!("{line}");
+    }
     for line in inspection.console_tail.iter().flat_map(|tail| console_block(tail)) {
         println!("{line}");
     }
     Ok(Exit::Success)
+}
+
+/// # Errors
+/// When there is nothing to look at, or no right to.
+fn jail(inspection: &Inspection) -> Result<Vec<Confinement>, Failure> {
+    let found = confinement::of_processes(&inspection.details.processes)?;
+    if found.is_empty() {
+        let Summary { id, state, .. } = &inspection.summary;
+        let state = name(*state);
+        return Err(Failure::usage(format!(
+            "machine {id} is {state}: it has no processes that anything could confine"
+        )));
+    }
+    Ok(found)
 }
 
 fn lines(inspection: &Inspection, now: SystemTime) -> Vec<(&'static str, String)> {
@@ -197,7 +221,7 @@ fn inspection_json(inspection: &Inspection) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machines::{PhaseRecord, State, Summary};
+    use crate::machines::{PhaseRecord, State};
     use crate::runtime::{MachineDetails, MachineFacts, MachineId, Outcome, Phase, Verdict};
 
     fn inspection() -> Inspection {

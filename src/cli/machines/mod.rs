@@ -3,6 +3,7 @@
 //!
 //! [`connect`] knows whom to ask; the rest is a file a command.
 
+mod confinement;
 mod connect;
 mod console;
 mod cp;
