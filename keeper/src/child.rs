@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::jail::{landlock, privileges, seccomp};
+use crate::leave_out::is_left_out;
 
 /// How long a program may take from fork to exec. Only a dead network file system takes this long.
 const EXEC_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -84,13 +85,14 @@ impl Prepared {
 type Step = fn(&mut Context<'_>) -> io::Result<()>;
 
 /// The steps of a child, with the words that an error is reported in, and what helps.
-const STEPS: [(&str, Step, &str); 16] = [
+const STEPS: [(&str, Step, &str); 17] = [
     ("start a session", start_session, ""),
     ("tie it to the keeper's life", die_with_keeper, ""),
     // By a descriptor from before the root was entered, which the next but four closes.
     ("reset its OOM score", reset_oom_score, ""),
     ("forbid core dumps", forbid_core_dumps, ""),
     ("bound its processes", bound_processes, ""),
+    ("bound its files", bound_files, ""),
     ("arrange its descriptors", arrange_fds, ""),
     // The keeper's is on the host's side of the root, from where `..` leads everywhere.
     ("leave the machine's directory", leave_directory, ""),
@@ -213,7 +215,10 @@ fn await_exec(report: &OwnedFd) -> Result<(), StartError> {
 }
 
 fn become_process(mut context: Context<'_>) -> ! {
-    for (index, (_, step, _)) in (0u32..).zip(STEPS) {
+    for (index, (name, step, _)) in (0u32..).zip(STEPS) {
+        if is_left_out(name) {
+            continue;
+        }
         if let Err(error) = step(&mut context) {
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
             let [a, b, c, d] = index.to_ne_bytes();
@@ -274,6 +279,15 @@ fn bound_processes(context: &mut Context<'_>) -> io::Result<()> {
     let most = Some(u64::from(user.max_processes));
     let limit = rustix::process::Rlimit { current: most, maximum: most };
     Ok(rustix::process::setrlimit(rustix::process::Resource::Nproc, limit)?)
+}
+
+/// What it has open to write is as long as it may become: a disk that is written past its end would fill the host's. Who tries is
+/// ended by SIGXFSZ (getrlimit(2), RLIMIT_FSIZE).
+fn bound_files(context: &mut Context<'_>) -> io::Result<()> {
+    let Some(jail) = &context.prepared.jail else { return Ok(()) };
+    let most = Some(jail.max_file_bytes);
+    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)?)
 }
 
 fn leave_directory(context: &mut Context<'_>) -> io::Result<()> {

@@ -17,6 +17,7 @@ mod child;
 mod hold;
 mod inherited;
 mod jail;
+mod leave_out;
 mod ready;
 mod reap;
 mod recorder;

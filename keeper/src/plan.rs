@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::console::ConsoleSizes;
 
 /// The only version of the plan that this build reads and writes.
-pub const PLAN_VERSION: u32 = 3;
+pub const PLAN_VERSION: u32 = 4;
 
 /// The highest descriptor number a process may be given; the default soft limit on open files is 1024.
 pub const MAX_FD: i32 = 1000;
@@ -107,6 +107,8 @@ pub struct Jail {
     pub sockets: bool,
     /// Refuse system calls that it has no use for.
     pub seccomp: bool,
+    /// How long it may make any file, in bytes (RLIMIT_FSIZE).
+    pub max_file_bytes: u64,
 }
 
 /// A user that nobody else is.
@@ -407,7 +409,13 @@ mod tests {
             log: sizes,
             ends_machine,
             ready: None,
-            jail: Some(Jail { user: None, landlock: true, sockets: false, seccomp: true }),
+            jail: Some(Jail {
+                user: None,
+                landlock: true,
+                sockets: false,
+                seccomp: true,
+                max_file_bytes: 1 << 30,
+            }),
         };
         let mut helper = process("vsock", false);
         helper.ready = Some(Ready { socket: "vhost.sock".into(), timeout_ms: 5000 });

@@ -66,6 +66,15 @@ static void old_call(void) {
 #endif
 }
 
+/* What it may write, made longer than any disk of the host. */
+static void grow(void) {
+    for (int fd = 0; fd < 64; fd++) {
+        struct stat status;
+        if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
+            if (ftruncate(fd, 1L << 40) == 0) printf("file %d is long now\n", fd);
+    }
+}
+
 static void x32_call(void) {
     syscall(0x40000000 | SYS_getpid);
 }
@@ -103,6 +112,9 @@ int main(int count, char **arguments) {
         puts("QEMU emulator version 7.2.0 (an attacker)");
         return 0;
     }
+#ifdef STAYS
+    for (;;) pause();
+#endif
     printf("who: uid %u, gid %u, pid %d, in %s\n", getuid(), getgid(), getpid(), getcwd(0, 0));
 
     say("reading the host's users", opened("/etc/passwd", O_RDONLY));
@@ -159,6 +171,8 @@ int main(int count, char **arguments) {
     say("another host name", sethostname("x", 1));
     say("another time", syscall(SYS_settimeofday, 0, 0));
     say("typing into a terminal", syscall(SYS_ioctl, 0, 0x5412, "x"));
+
+    in_child("making a disk longer", grow);
 
     struct rlimit core = {0, 0};
     getrlimit(RLIMIT_CORE, &core);

@@ -2,6 +2,8 @@
 //!
 //! The table of attempts is also that of docs/security.md: `UPDATE_SECURITY_MD=1 cargo test --test microvm jail` writes it.
 
+mod left_out;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,7 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 const USERS: std::ops::Range<u32> = 2_000_000_000..2_000_065_536;
 
 /// What is tried, which layer it meets first, and what comes of it for root's machines and for a user's.
-const ATTEMPTS: [(&str, &str, &str, &str); 49] = [
+const ATTEMPTS: [(&str, &str, &str, &str); 50] = [
     ("reading the host's users", "root directory", "ENOENT", "ENOENT"),
     ("reading /proc", "root directory", "ENOENT", "ENOENT"),
     ("writing /proc/sys", "root directory", "ENOENT", "ENOENT"),
@@ -64,18 +66,33 @@ const ATTEMPTS: [(&str, &str, &str, &str); 49] = [
     ("another host name", "seccomp", "EPERM", "EPERM"),
     ("another time", "seccomp", "EPERM", "EPERM"),
     ("typing into a terminal", "seccomp", "EPERM", "EPERM"),
+    ("making a disk longer", "limit of file sizes", "killed by XFSZ", "killed by XFSZ"),
     ("opening without end", "limit of descriptors", "EMFILE", "EMFILE"),
     ("forking without end", "limit of processes of its user, which it has as root's", "EAGAIN", "done"),
     ("leaving a process behind", "pid namespace", "ended", "ended"),
 ];
 
 fn attacker(sandbox: &Sandbox) -> PathBuf {
+    built(sandbox, "attacker", &[])
+}
+
+fn built(sandbox: &Sandbox, name: &str, flags: &[&str]) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/microvm/attacker.c");
-    let program = sandbox.root().join("attacker");
-    let built =
-        Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(source).status().expect("a compiler");
-    assert!(built.success());
+    let program = sandbox.root().join(name);
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-o"]).arg(&program).args(flags).arg(source);
+    assert!(compiler.status().expect("a compiler").success());
     program
+}
+
+/// Whether machines of root can be made here.
+fn rooted() -> bool {
+    let rooted = rustix::process::geteuid().is_root();
+    if !rooted {
+        assert!(!required(), "this takes root");
+        eprintln!("skipped: machines of root are root's to make");
+    }
+    rooted
 }
 
 /// What it says on its console, a line each.
@@ -105,9 +122,7 @@ fn expect_ends(said: &[String], of: impl Fn(&(&str, &str, &'static str, &'static
 #[test]
 fn a_program_in_qemu_s_place_gets_nowhere_in_a_machine_of_root() {
     let Some(world) = World::get() else { return };
-    if !rustix::process::geteuid().is_root() {
-        assert!(!required(), "this takes root");
-        eprintln!("skipped: machines of root are root's to make");
+    if !rooted() {
         return;
     }
     let sandbox = Sandbox::new(world);
@@ -163,8 +178,8 @@ struct Process {
 }
 
 impl Process {
-    fn of(pid: u32) -> Self {
-        Self { pid, status: fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives") }
+    fn of(pid: u32) -> Option<Self> {
+        Some(Self { pid, status: fs::read_to_string(format!("/proc/{pid}/status")).ok()? })
     }
 
     fn field(&self, name: &str) -> &str {
@@ -195,7 +210,7 @@ impl Process {
     }
 
     fn expect_namespaces_of_its_own(&self, like: &Self, users: bool) {
-        let ours = Self::of(std::process::id());
+        let ours = Self::of(std::process::id()).expect("this one lives");
         for kind in ["pid", "mnt", "net", "ipc", "uts"].into_iter().chain(users.then_some("user")) {
             assert_ne!(self.namespace(kind), ours.namespace(kind), "{kind}");
             assert_eq!(self.namespace(kind), like.namespace(kind), "{kind}");
@@ -213,13 +228,14 @@ impl Process {
         for name in ["etc", "home", "proc", "root", "run", "sys", "var", "bin"] {
             assert!(!names.iter().any(|found| found == name), "{name}: {names:?}");
         }
-        // But where a test has the kit, on the way to the helper's program and to nothing else.
-        let mut way = root.join("tmp");
-        while way.is_dir() {
-            let found: Vec<_> =
-                fs::read_dir(&way).expect("a directory").flatten().map(|e| e.path()).collect();
-            let [next] = &found[..] else { panic!("{found:?}") };
-            way.clone_from(next);
+        // But where a test has its programs, on the way to them and to nothing else.
+        let mut ways = vec![root.join("tmp")];
+        while let Some(way) = ways.pop() {
+            if way.is_dir() {
+                ways.extend(fs::read_dir(&way).expect("a directory").flatten().map(|entry| entry.path()));
+            } else if way.exists() {
+                assert!(way.ends_with("vhost-device-vsock") || way.ends_with("idler"), "{way:?}");
+            }
         }
         let devices: Vec<_> =
             fs::read_dir(root.join("dev")).expect("devices").flatten().map(|e| e.file_name()).collect();
@@ -246,17 +262,23 @@ impl Process {
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
         let hard = core.split_whitespace().nth(5);
         assert!(matches!(hard, Some("0" | "1")), "{core}");
+        let files = limits.lines().find(|line| line.starts_with("Max file size")).expect("a limit");
+        assert!(!files.contains("unlimited"), "{files}");
     }
 }
 
 /// Keeper, helper and QEMU of the machine that this run has.
 fn processes(run: &Run) -> (Process, Vec<Process>) {
-    let run = run.pid().as_raw_nonzero().get().cast_unsigned();
-    let found =
-        children(run).into_iter().map(Process::of).find(|process| process.field("Name") == "creel-keeper");
-    let keeper = found.expect("a keeper");
-    let children = children(keeper.pid).into_iter().map(Process::of).collect();
-    (keeper, children)
+    processes_so_far(run).expect("a keeper and its processes")
+}
+
+/// Those that are there by now; they may come and go while they are looked at.
+fn processes_so_far(run: &Run) -> Option<(Process, Vec<Process>)> {
+    let mut its =
+        children(run.pid().as_raw_nonzero().get().cast_unsigned()).into_iter().filter_map(Process::of);
+    let keeper = its.find(|process| process.field("Name") == "creel-keeper")?;
+    let children = children(keeper.pid).into_iter().map(Process::of).collect::<Option<_>>()?;
+    Some((keeper, children))
 }
 
 const SLEEPS: &str = "echo begun; exec sleep 1000";
@@ -264,9 +286,7 @@ const SLEEPS: &str = "echo begun; exec sleep 1000";
 #[test]
 fn each_layer_is_there_in_the_living_processes_of_root() {
     let Some(world) = World::get() else { return };
-    if !rustix::process::geteuid().is_root() {
-        assert!(!required(), "this takes root");
-        eprintln!("skipped: machines of root are root's to make");
+    if !rooted() {
         return;
     }
     let sandbox = Sandbox::new(world);
@@ -331,12 +351,18 @@ fn the_documentation_has_this_table() {
         };
         table += &format!("| {attempt} | {layer} | {} | {} |\n", shown(root), shown(user));
     }
+    expect_same_table("attempts", &table);
+}
+
+/// What stands between the page's marks is this; or it is written anew.
+fn expect_same_table(mark: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md");
     let page = fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page.split_once("<!-- attempts -->\n").expect("a place for the table");
-    let (found, after) = rest.split_once("<!-- end -->").expect("and its end");
+    let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- end of {mark} -->"));
+    let (before, rest) = page.split_once(&begin).expect("a place for the table");
+    let (found, after) = rest.split_once(&end).expect("and its end");
     if std::env::var_os("UPDATE_SECURITY_MD").is_some() {
-        fs::write(&path, format!("{before}<!-- attempts -->\n{table}<!-- end -->{after}")).expect("written");
+        fs::write(&path, format!("{before}{begin}{table}{end}{after}")).expect("written");
     } else {
         assert_eq!(found, table, "UPDATE_SECURITY_MD=1 cargo test --test microvm jail writes it anew");
     }

@@ -322,8 +322,17 @@ impl MachineJail {
         Root { entries: self.entries.clone() }
     }
 
-    /// What a process is confined by; `helper`: it makes sockets.
-    pub fn of_process(&self, helper: bool) -> Jail {
+    /// What QEMU is confined by, whose longest file has so many bytes.
+    pub fn of_qemu(&self, max_file_bytes: u64) -> Jail {
+        self.of_process(false, max_file_bytes)
+    }
+
+    /// What a helper is confined by: it makes sockets, and writes into no file.
+    pub fn of_helper(&self) -> Jail {
+        self.of_process(true, 0)
+    }
+
+    fn of_process(&self, helper: bool, max_file_bytes: u64) -> Jail {
         let groups = if self.kvm && !helper { device_group(KVM).into_iter().collect() } else { Vec::new() };
         let user = self.user.as_ref().map(|user| JailUser {
             uid: user.uid(),
@@ -331,7 +340,8 @@ impl MachineJail {
             groups,
             max_processes: self.settings.max_processes,
         });
-        Jail { user, landlock: self.layers.landlock.is_some(), sockets: helper, seccomp: true }
+        let landlock = self.layers.landlock.is_some();
+        Jail { user, landlock, sockets: helper, seccomp: true, max_file_bytes }
     }
 }
 

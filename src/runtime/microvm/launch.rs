@@ -52,6 +52,14 @@ pub(super) struct Launch<'a> {
     pub jail: Option<&'a MachineJail>,
 }
 
+/// Of those that QEMU may write to, its memory among them where that is shared (memfd_create(2)).
+fn longest_file(disks: &Disks, memory_mib: u32) -> u64 {
+    let length =
+        |disk: &OwnedFd| rustix::fs::fstat(disk).ok().and_then(|status| u64::try_from(status.st_size).ok());
+    let longest = disks.volumes.iter().filter_map(length).max();
+    longest.unwrap_or(0).max(u64::from(memory_mib) << 20)
+}
+
 impl Launch<'_> {
     /// The processes in start order.
     ///
@@ -65,7 +73,7 @@ impl Launch<'_> {
 
     fn vsock_helper(&self) -> ProcessSpec {
         let mut helper = ProcessSpec::new(VSOCK_HELPER, &self.kit.vsock_helper);
-        helper.jail = self.jail.map(|jail| jail.of_process(true));
+        helper.jail = self.jail.map(MachineJail::of_helper);
         // Its working directory is the machine's, or the jail's root, and the directory of sockets is in either.
         helper.args([
             format!("--guest-cid={HYBRID_GUEST_CID}"),
@@ -81,7 +89,7 @@ impl Launch<'_> {
 
     fn qemu(&self, disks: Disks, guest_end: GuestEnd) -> Result<ProcessSpec, ArgsError> {
         let mut qemu = ProcessSpec::new(QEMU, &self.qemu.path);
-        qemu.jail = self.jail.map(|jail| jail.of_process(false));
+        qemu.jail = self.jail.map(|jail| jail.of_qemu(longest_file(&disks, self.memory_mib)));
         // In a jail by the names that they have there.
         let mut boot = |file: File, at| match self.jail {
             Some(_) => BootFile::Path(at),

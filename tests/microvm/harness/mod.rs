@@ -18,7 +18,7 @@ pub use daemon::Daemon;
 pub use images::{DEBIAN, DEBIAN_MINIMAL, SERVICE, SERVICE_DIES_AT_BOOT, TINY, debian, debian_minimal};
 pub use noise::Noise;
 pub use ordinary_user::OrdinaryUser;
-pub use processes::{Process, machine, resident_kib, wait_until};
+pub use processes::{Process, machine, resident_kib, touching, wait_until};
 pub use repository::Repository;
 pub use run::{Ended, Run};
 pub use sandbox::{Sandbox, workflow};
