@@ -281,6 +281,50 @@ fn processes_so_far(run: &Run) -> Option<(Process, Vec<Process>)> {
     Some((keeper, children))
 }
 
+/// What `creel inspect --jail` says of the one machine that is listed.
+fn inspected(ps: Command, inspect: impl FnOnce(&str) -> Command) -> Vec<serde_json::Value> {
+    let listed = Run::start(ps).finish();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.expect_code(0).stdout).expect("JSON");
+    let said = Run::start(inspect(listed[0]["id"].as_str().expect("an id"))).finish();
+    let mut said: serde_json::Value = serde_json::from_slice(&said.expect_code(0).stdout).expect("JSON");
+    serde_json::from_value(said["jail"].take()).expect("a list")
+}
+
+/// It is what is read here, of the same processes.
+fn expect_same<'a>(told: &[serde_json::Value], processes: impl Iterator<Item = &'a Process>) {
+    let processes: Vec<&Process> = processes.collect();
+    assert_eq!(told.len(), processes.len(), "{told:#?}");
+    for process in processes {
+        let told = told.iter().find(|told| told["pid"] == process.pid).expect("each of them");
+        let uid: u32 =
+            process.field("Uid").split_whitespace().next().and_then(|uid| uid.parse().ok()).expect("a uid");
+        assert_eq!(told["uids"], serde_json::json!([uid, uid, uid, uid]), "{told:#}");
+        let empty = |field: &str| u64::from_str_radix(process.field(field), 16) == Ok(0);
+        for (set, field) in
+            [("permitted", "CapPrm"), ("effective", "CapEff"), ("bounding", "CapBnd"), ("ambient", "CapAmb")]
+        {
+            assert_eq!(
+                told["capabilities"][set].as_array().expect("a list").is_empty(),
+                empty(field),
+                "{set}"
+            );
+        }
+        assert_eq!(told["no_new_privileges"], true);
+        assert_eq!(told["seccomp_filters"].to_string(), process.field("Seccomp_filters"));
+        for kind in ["pid", "mnt", "net", "ipc", "uts"] {
+            let namespaces = told["namespaces"].as_array().expect("a list");
+            let namespace = namespaces.iter().find(|namespace| namespace["kind"] == kind).expect("each kind");
+            let inode = format!("{kind}:[{}]", namespace["inode"]);
+            assert_eq!((Path::new(&inode), &namespace["shared"]), (&*process.namespace(kind), &false.into()));
+        }
+        let count = |list: &str| told[list].as_array().map(Vec::len);
+        assert_eq!(count("mounts"), Some(process.read("mountinfo").lines().count()));
+        let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).expect("its descriptors").count();
+        assert_eq!(count("descriptors"), Some(open));
+        assert_eq!(told["environment_bytes"], process.read("environ").len());
+    }
+}
+
 const SLEEPS: &str = "echo begun; exec sleep 1000";
 
 #[test]
@@ -310,6 +354,9 @@ fn each_layer_is_there_in_the_living_processes_of_root() {
         process.expect_a_root_of_its_own();
         process.expect_no_way_out_by_descriptors();
     }
+    let told =
+        inspected(sandbox.creel(["ps", "--json"]), |id| sandbox.creel(["inspect", "--jail", "--json", id]));
+    expect_same(&told, std::iter::once(&keeper).chain(&confined));
     run.signal(rustix::process::Signal::INT);
     run.finish().expect_code(130);
 }
@@ -335,6 +382,10 @@ fn and_in_those_of_an_ordinary_user_in_a_user_namespace() {
         process.expect_a_root_of_its_own();
         process.expect_no_way_out_by_descriptors();
     }
+    let told = inspected(user.creel(&directory, ["ps", "--json"]), |id| {
+        user.creel(&directory, ["inspect", "--jail", "--json", id])
+    });
+    expect_same(&told, std::iter::once(&keeper).chain(&confined));
     run.signal(rustix::process::Signal::INT);
     run.finish().expect_code(130);
     user.expect_nothing_left();
