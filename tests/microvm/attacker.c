@@ -183,5 +183,9 @@ int main(int count, char **arguments) {
     if (fork() == 0) { setsid(); for (;;) pause(); }
     puts("that was all");
     fflush(stdout);
+#ifdef HELPER
+    /* Until somebody has read it. */
+    for (;;) pause();
+#endif
     return 0;
 }

@@ -2,6 +2,7 @@
 //!
 //! The table of attempts is also that of docs/security.md: `UPDATE_SECURITY_MD=1 cargo test --test microvm jail` writes it.
 
+mod helper;
 mod left_out;
 
 use std::collections::BTreeMap;
