@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use creel_keeper::{Entry, EntryKind, Identity, Jail, JailUser, Root};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::directory::{MachineDirectory, SOCKETS};
 use crate::config::JailMode;
@@ -30,6 +33,9 @@ const MODULES: &str = "qemu";
 
 /// Where the loader finds libraries that are in none of its own directories (ldconfig(8)).
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
+
+/// How long the loader may take to list what a program needs: milliseconds, unless a disk hangs.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
 
 const KVM: &str = "/dev/kvm";
 const NULL: &str = "/dev/null";
@@ -186,14 +192,10 @@ fn entry(from: &str, at: &str, kind: EntryKind) -> Entry {
 /// has no loader, and needs nothing.
 fn libraries(program: &Path) -> io::Result<Vec<PathBuf>> {
     let Some(loader) = loader(program)? else { return Ok(Vec::new()) };
-    let listing = Command::new(&loader)
-        .arg("--list")
-        .arg(program)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()?;
-    let text = String::from_utf8_lossy(&listing.stdout);
+    let mut listing = Command::new(&loader);
+    listing.arg("--list").arg(program).env_clear().stdin(Stdio::null()).stderr(Stdio::null());
+    let listing = said_within(LISTING_TIMEOUT, &mut listing)?;
+    let text = String::from_utf8_lossy(&listing);
     if let Some(line) = text.lines().find(|line| line.ends_with("not found")) {
         return Err(io::Error::other(format!("the loader says: {}", line.trim())));
     }
@@ -205,6 +207,36 @@ fn libraries(program: &Path) -> io::Result<Vec<PathBuf>> {
     };
     // The kernel starts the loader by this name, whatever it calls itself.
     Ok(text.lines().filter_map(path).chain([loader]).collect())
+}
+
+/// What a program writes to its standard output until it closes it. It is killed then, or when its time is over.
+fn said_within(limit: Duration, command: &mut Command) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + limit;
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut said = Vec::new();
+    let outcome = child.stdout.as_mut().map_or(Ok(()), |stdout| read_until(deadline, stdout, &mut said));
+    // It may have ended; either way nothing is left of it.
+    let _ = child.kill();
+    child.wait()?;
+    outcome.map(|()| said)
+}
+
+fn read_until(deadline: Instant, pipe: &mut (impl Read + AsFd), said: &mut Vec<u8>) -> io::Result<()> {
+    let mut chunk = [0; 4096];
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))
+            .map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match pipe.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => said.extend_from_slice(&chunk[..length]),
+        }
+    }
 }
 
 /// The interpreter that a program names (elf(5), `PT_INTERP`).
@@ -358,6 +390,16 @@ fn device_group(path: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_end_is_ended() {
+        let mut speaks = Command::new("sh");
+        speaks.args(["-c", "echo said; exec sleep 1000 >&-"]);
+        assert_eq!(said_within(Duration::from_secs(60), &mut speaks).unwrap(), b"said\n");
+        let mut hangs = Command::new("sleep");
+        let error = said_within(Duration::from_millis(50), hangs.arg("1000")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn a_program_s_libraries_are_known_and_a_script_has_none() {

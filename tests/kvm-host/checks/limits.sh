@@ -240,6 +240,57 @@ the_keeper_records_a_kill_for_memory_while_creeld_is_away() {
 check 60 a_neighbour_is_there
 check 400 a_guest_that_uses_all_its_memory_stays_below_its_limit
 check 90 over_its_memory_limit_a_machine_dies_alone_within_a_second
+# What comes of a machine that has this program in QEMU's place, while its neighbour has QEMU.
+attacked_by() {
+    configured '[qemu]' "path = \"$base/attackers/$1\"" '[machine]' 'accel = "tcg"' 'allow_tcg = true'
+    shift
+    run_shown creel create "$@" || true
+    configured
+}
+
+a_taken_over_qemu_that_takes_memory_without_end_is_stopped_at_its_machine_s_limit() {
+    mark
+    attacked_by memory --memory-limit-mib 130
+    has "$err" "out of memory (the machine's limit of 130 MiB; peak 130 MiB)"
+    neighbour_answers
+}
+
+one_that_makes_processes_without_end_is_stopped_at_its_machine_s_limit() {
+    local most made
+    most=$(cat "$holder/m-$(cat "$state/machine.main")/vm/pids.max")
+    attacked_by processes
+    has "$err" "made "
+    made=$(sed -n 's/.*made \([0-9]*\) processes.*/\1/p' "$err")
+    echo "    $made processes of $most"
+    # Itself is one.
+    ((made == most - 1))
+    neighbour_answers
+}
+
+sixteen_compute() { (($(pgrep -cx processor) >= 16)); }
+cpu_us() { awk '$1 == "usage_usec" { print $2 }' "$holder/m-$1/vm/cpu.stat"; }
+
+one_that_computes_without_end_leaves_its_neighbour_its_share() {
+    shared main
+    local neighbour=$id before gained
+    attacked_by processor >"$state/attack" 2>&1 &
+    local attack=$!
+    eventually 20 sixteen_compute
+    # What the neighbour gets in five seconds of wanting one of the two processors, beside sixteen that want both.
+    before=$(cpu_us "$neighbour")
+    expect 0 creel exec "$neighbour" -- sh -c 'timeout 5 sh -c "while :; do :; done" || true'
+    gained=$(($(cpu_us "$neighbour") - before))
+    sixteen_compute
+    echo "    the neighbour had $gained us of CPU time in five seconds"
+    record_note "beside 16 processes that compute in QEMU's place, a machine that wants a CPU for 5 s has it for $((gained / 1000)) ms"
+    ((gained > 2000000))
+    wait "$attack"
+    cat "$state/attack"
+    has "$state/attack" spun
+    id=$neighbour
+    neighbour_answers
+}
+
 check 90 a_machine_that_the_slice_has_no_memory_for_is_told_apart_from_one_at_its_limit
 check 90 a_guest_that_kills_a_process_of_the_step_goes_on
 check 90 a_guest_kernel_out_of_memory_is_a_panic_with_its_words
@@ -248,4 +299,7 @@ check 60 the_keeper_killed_is_told
 check 90 too_few_processes_are_told_with_the_limit
 check 120 a_full_disk_of_the_host_is_told
 check 60 usage_is_on_verdicts
+check 60 a_taken_over_qemu_that_takes_memory_without_end_is_stopped_at_its_machine_s_limit
+check 60 one_that_makes_processes_without_end_is_stopped_at_its_machine_s_limit
+check 90 one_that_computes_without_end_leaves_its_neighbour_its_share
 check 120 the_keeper_records_a_kill_for_memory_while_creeld_is_away
