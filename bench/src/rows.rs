@@ -4,6 +4,7 @@ mod cold_setup;
 mod copy_program;
 mod exec;
 mod guest_stdout;
+mod jail;
 mod memory;
 mod neighbours;
 mod stdin;
@@ -23,6 +24,9 @@ pub fn all() -> Vec<Box<dyn Row>> {
         Box::new(neighbours::Neighbours::default()),
         Box::new(guest_stdout::GuestStdout::default()),
         Box::new(cold_setup::ColdSetup::default()),
+        Box::new(jail::Jail::beside("jail-1", 1)),
+        Box::new(jail::Jail::beside("jail-10", 10)),
+        Box::new(jail::Jail::beside("jail-100", 100)),
         Box::new(memory::DaemonMemory::default()),
         Box::new(memory::MachineMemory::default()),
     ]

@@ -40,6 +40,6 @@ mod vsock;
 mod work;
 
 pub use held::{Held, held};
-pub use jail::{JailSettings, Layers, MissingLayer};
+pub use jail::{Contents, JailSettings, Layers, MachineJail, MissingLayer};
 pub use runtime::{CgroupSettings, MicroVm, MicroVmError, Settings, Transport, end_stale};
 pub use vsock::Vsocks;
