@@ -174,16 +174,23 @@ usage_is_on_verdicts() {
 
 # What running a guest costs beside the guest's own memory: the reason for the default of `cgroups.memory_overhead`. In
 # docs/machines.md it is 31 MiB; twice as much would be something new.
+# A machine of $1 MiB and $2 CPUs, whose memory programs had first, and then the guest's page cache. That is written, since the
+# host's cache of it has to give way at the limit.
+filled() {
+    created --memory-mib "$1" --vcpus "$2" &&
+        expect 0 creel exec "$id" -- awk "$(hold_mib $(($1 / 3)))" &&
+        expect 0 creel exec "$id" -- dd if=/dev/zero of=/workspace/fill bs=1M count=$(($1 + 192))
+}
+
 a_guest_that_uses_all_its_memory_stays_below_its_limit() {
     local recorded_mib=31 size mib vcpus vm used_kib
     for size in "192 1" "256 1" "256 2" "512 1"; do
         read -r mib vcpus <<<"$size"
-        created --memory-mib "$mib" --vcpus "$vcpus"
+        if ! filled "$mib" "$vcpus"; then
+            faulted
+            filled "$mib" "$vcpus"
+        fi
         vm=$holder/m-$id/vm
-        # Memory of programs first, then what is left as the guest's page cache. It is written, since the host's cache of that
-        # has to give way at the limit.
-        expect 0 creel exec "$id" -- awk "$(hold_mib $((mib / 3)))"
-        expect 0 creel exec "$id" -- dd if=/dev/zero of=/workspace/fill bs=1M count=$((mib + 192))
         grep -E '^(anon|file|kernel|shmem|pagetables|percpu|sock) ' "$vm/memory.stat"
         used_kib=$(awk '/^(anon|shmem|kernel) / { sum += $2 } END { printf "%d", sum / 1024 }' "$vm/memory.stat")
         record_note "a full guest of $mib MiB and $vcpus CPUs: $((used_kib / 1024 - mib)) MiB beside its memory that can't be \
@@ -196,50 +203,6 @@ reclaimed, peak $(($(cat "$vm/memory.peak") >> 20)) MiB with page cache, limit $
     done
 }
 
-# The last one here: the creeld that returns ends the neighbour too.
-the_keeper_records_a_kill_for_memory_while_creeld_is_away() {
-    # It returns when it is told to, below.
-    drop_in away RestartSec=120
-    created --memory-limit-mib 130
-    local machine=$holder/m-$id directory=/run/creel/m-$id keeper qemu creeld
-    keeper=$(keeper_of "$id")
-    qemu=$(qemu_of "$id")
-    creeld=$(main_pid)
-    # It goes on by itself, and begins when creeld is away.
-    expect 0 creel exec "$id" -- sh -c "(sleep 8; exec awk '$(hold_mib 180)') </dev/null >/dev/null 2>&1 &"
-    mark
-    kill -KILL "$creeld"
-    eventually 5 test ! -e "/proc/$creeld"
-    # It lives still, or none of this says anything.
-    kill -0 "$qemu"
-    eventually 60 test -e "$directory/exit-qemu.json"
-    cat "$directory/exit-qemu.json"
-    same "$(jq .end.signalled.signal "$directory/exit-qemu.json")" 9 "the signal that ended QEMU"
-    eventually 10 test -e "$directory/keeper-done.json"
-    same "$(jq -c '[.ending, .left_behind]' "$directory/keeper-done.json")" '[{"process_ended":{"process":"qemu"}},[]]' \
-        "why the keeper is done, and what it left"
-    # It has nothing more to do. What it wrote, and what the kernel counted, stays for a creeld to come.
-    eventually 10 not kill -0 "$keeper"
-    eventually 10 grep -x 'populated 0' "$machine/cgroup.events"
-    grep -x 'populated 0' "$machine/vm/cgroup.events"
-    grep -E '^oom' "$machine/vm/memory.events" | tee "$out"
-    grep -qE '^oom [1-9]' "$out"
-    grep -qE '^oom_kill [1-9]' "$out"
-    same "$(main_pid)" 0 "creeld's pid"
-    same "$(qemu_of "$(cat "$state/machine.main")")" "$(cat "$state/neighbour")" "the neighbour's QEMU"
-    restart_creeld
-    eventually 30 gone "$id"
-    eventually 30 no_machines
-    says_what_it_ended "$id"
-    no_drop_ins
-    created
-    answers "$id"
-    expect 0 creel rm -f "$id"
-}
-
-check 60 a_neighbour_is_there
-check 400 a_guest_that_uses_all_its_memory_stays_below_its_limit
-check 90 over_its_memory_limit_a_machine_dies_alone_within_a_second
 # What comes of a machine that has this program in QEMU's place, while its neighbour has QEMU.
 attacked_by() {
     configured '[qemu]' "path = \"$base/attackers/$1\"" '[machine]' 'accel = "tcg"' 'allow_tcg = true'
@@ -291,6 +254,50 @@ one_that_computes_without_end_leaves_its_neighbour_its_share() {
     neighbour_answers
 }
 
+# The last one here: the creeld that returns ends the neighbour too.
+the_keeper_records_a_kill_for_memory_while_creeld_is_away() {
+    # It returns when it is told to, below.
+    drop_in away RestartSec=120
+    created --memory-limit-mib 130
+    local machine=$holder/m-$id directory=/run/creel/m-$id keeper qemu creeld
+    keeper=$(keeper_of "$id")
+    qemu=$(qemu_of "$id")
+    creeld=$(main_pid)
+    # It goes on by itself, and begins when creeld is away.
+    expect 0 creel exec "$id" -- sh -c "(sleep 8; exec awk '$(hold_mib 180)') </dev/null >/dev/null 2>&1 &"
+    mark
+    kill -KILL "$creeld"
+    eventually 5 test ! -e "/proc/$creeld"
+    # It lives still, or none of this says anything.
+    kill -0 "$qemu"
+    eventually 60 test -e "$directory/exit-qemu.json"
+    cat "$directory/exit-qemu.json"
+    same "$(jq .end.signalled.signal "$directory/exit-qemu.json")" 9 "the signal that ended QEMU"
+    eventually 10 test -e "$directory/keeper-done.json"
+    same "$(jq -c '[.ending, .left_behind]' "$directory/keeper-done.json")" '[{"process_ended":{"process":"qemu"}},[]]' \
+        "why the keeper is done, and what it left"
+    # It has nothing more to do. What it wrote, and what the kernel counted, stays for a creeld to come.
+    eventually 10 not kill -0 "$keeper"
+    eventually 10 grep -x 'populated 0' "$machine/cgroup.events"
+    grep -x 'populated 0' "$machine/vm/cgroup.events"
+    grep -E '^oom' "$machine/vm/memory.events" | tee "$out"
+    grep -qE '^oom [1-9]' "$out"
+    grep -qE '^oom_kill [1-9]' "$out"
+    same "$(main_pid)" 0 "creeld's pid"
+    same "$(qemu_of "$(cat "$state/machine.main")")" "$(cat "$state/neighbour")" "the neighbour's QEMU"
+    restart_creeld
+    eventually 30 gone "$id"
+    eventually 30 no_machines
+    says_what_it_ended "$id"
+    no_drop_ins
+    created
+    answers "$id"
+    expect 0 creel rm -f "$id"
+}
+
+check 60 a_neighbour_is_there
+check 400 a_guest_that_uses_all_its_memory_stays_below_its_limit
+check 90 over_its_memory_limit_a_machine_dies_alone_within_a_second
 check 90 a_machine_that_the_slice_has_no_memory_for_is_told_apart_from_one_at_its_limit
 check 90 a_guest_that_kills_a_process_of_the_step_goes_on
 check 90 a_guest_kernel_out_of_memory_is_a_panic_with_its_words
