@@ -6,13 +6,14 @@
 //! gate        what calls take of memory          places   how many of something, of whom (and turns: who waits)
 //! role        who may do what (pure)
 //! service     the calls of creel.v1.Machines     convert  messages <-> the library's types
-//! request_id  what each call is called in logs
+//! request_id  what each call is called in logs   deadline  a caller's own, by its name
 //! status      the library's errors as statuses   remote    a daemon's machines as a `Runtime`
 //! ```
 
 mod client;
 mod connection;
 mod convert;
+mod deadline;
 mod error;
 mod gate;
 mod measured;

@@ -17,6 +17,7 @@ use tonic_health::ServingStatus;
 use tracing::debug;
 
 use super::connection::{Caller, Door};
+use super::deadline::Deadline;
 use super::gate::{Bounds, Gate};
 use super::measured::Measured;
 use super::request_id::Identify;
@@ -111,6 +112,7 @@ impl Server {
                     .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
                     .layer(Measured::new(metrics))
                     .layer(Identify)
+                    .layer(Deadline)
                     .add_service(Gate::new(health_service, &bounds))
                     .add_optional_service(workflows.map(|workflows| {
                         InterceptedService::new(Gate::new(workflows, &bounds), members_only)
