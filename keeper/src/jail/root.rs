@@ -3,6 +3,7 @@
 //! There is no /proc in it (it would open what QEMU has open anew, by other paths and with other rights), no /sys, no shell,
 //! and nothing of the host that is not named. What the keeper needs of the host it has as descriptors.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -66,9 +67,10 @@ pub(crate) fn enter(root: &Root) -> Result<(), RootError> {
         move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
     };
     attach(tree.as_fd(), Path::new(MOUNT_POINT)).map_err(failed("mount the file system"))?;
+    let mut made = BTreeSet::from([PathBuf::from(MOUNT_POINT)]);
     for (entry, mount) in &entries {
         let at = below(&entry.at);
-        prepare(&at, entry.kind.is_directory()).map_err(failed(format!("make `{}`", entry.at)))?;
+        prepare(&at, entry.kind.is_directory(), &mut made).map_err(failed(format!("make `{}`", entry.at)))?;
         attach(mount.as_fd(), &at).map_err(failed(format!("mount `{}`", entry.at)))?;
     }
     // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one, and is taken off.
@@ -125,16 +127,19 @@ fn clone(entry: &Entry) -> Result<OwnedFd, RootError> {
     Ok(mount)
 }
 
-/// The mount point and what is above it.
-fn prepare(at: &Path, directory: bool) -> io::Result<()> {
+/// The mount point and what is above it, as far as that is not made yet: most of them are libraries, side by side.
+fn prepare(at: &Path, directory: bool, made: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let above = if directory { at } else { at.parent().unwrap_or(at) };
-    fs::create_dir_all(above)?;
-    // Whatever the umask is: another user walks through.
-    let mut made = above;
-    while made != Path::new(MOUNT_POINT) {
-        fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
-        let Some(parent) = made.parent() else { break };
-        made = parent;
+    let missing: Vec<&Path> = above.ancestors().take_while(|path| !made.contains(*path)).collect();
+    for path in missing.into_iter().rev() {
+        match fs::create_dir(path) {
+            // Whatever the umask is: another user walks through.
+            Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755))?,
+            // In what an earlier entry has mounted.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        made.insert(path.to_owned());
     }
     if !directory {
         rustix::fs::open(at, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR)?;
