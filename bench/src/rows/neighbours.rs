@@ -70,6 +70,8 @@ impl Row for Neighbours {
     }
 
     async fn peer(&mut self) -> Result<f64, Failed> {
+        // After the same pause: what has slept wakes slowly.
+        tokio::time::sleep(FILLED).await;
         self.others().await
     }
 
