@@ -236,7 +236,8 @@ cpu_us() { awk '$1 == "usage_usec" { print $2 }' "$holder/m-$1/vm/cpu.stat"; }
 one_that_computes_without_end_leaves_its_neighbour_its_share() {
     shared main
     local neighbour=$id before gained
-    attacked_by processor >"$state/attack" 2>&1 &
+    # What it says goes into files of its own.
+    (out=$state/attack.out err=$state/attack.err && attacked_by processor) >"$state/attack" 2>&1 &
     local attack=$!
     eventually 20 sixteen_compute
     # What the neighbour gets in five seconds of wanting one of the two processors, beside sixteen that want both.

@@ -7,9 +7,13 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use super::{ATTEMPTS, SOON, built, ends, expect_same_table, processes, processes_so_far, rooted};
+use super::{ATTEMPTS, built, ends, expect_same_table, processes, processes_so_far, rooted};
 use crate::harness::{Run, Sandbox, TINY, World, touching, wait_until, workflow};
+
+/// Beside other tests.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What reads the processes that are confined.
 const NAMESPACES: &str = "their namespaces are read";
@@ -110,7 +114,7 @@ fn read(kit: &Kit, sandbox: &Sandbox, idler: &Path) -> Vec<&'static str> {
     const CAP_KILL: u64 = 1 << 5;
     let run = kit.run(sandbox, idler);
     // The keeper confines itself when all its processes run.
-    wait_until(SOON, "the machine's processes run", || {
+    wait_until(PATIENCE, "the machine's processes run", || {
         let confined =
             |keeper: &super::Process| keeper.field("Seccomp") == "2" || kit.left_out == "confine the keeper";
         // Each has its program, and so all that is taken on before.
