@@ -281,8 +281,8 @@ fn bound_processes(context: &mut Context<'_>) -> io::Result<()> {
     Ok(rustix::process::setrlimit(rustix::process::Resource::Nproc, limit)?)
 }
 
-/// What it has open to write is as long as it may become: a disk that is written past its end would fill the host's. Who tries is
-/// ended by SIGXFSZ (getrlimit(2), RLIMIT_FSIZE).
+/// No file becomes longer than the longest that it has to write: disks that are written past their ends would fill the host's. Who
+/// tries is ended by SIGXFSZ (getrlimit(2), RLIMIT_FSIZE).
 fn bound_files(context: &mut Context<'_>) -> io::Result<()> {
     let Some(jail) = &context.prepared.jail else { return Ok(()) };
     let most = Some(jail.max_file_bytes);

@@ -3,6 +3,9 @@
 //! An ordinary build has none of this: the feature `leave-out` is for `tests/microvm/jail/left_out.rs` alone. Namespaces are
 //! creel's to make, and so to leave out: `creel::host::Namespaces::flags`.
 
+#[cfg(all(feature = "leave-out", not(debug_assertions)))]
+compile_error!("the feature `leave-out` is for tests, and for no build that is delivered");
+
 /// Whether the layer is left out.
 #[cfg(not(feature = "leave-out"))]
 pub(crate) const fn is_left_out(_layer: &str) -> bool {

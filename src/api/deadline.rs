@@ -5,6 +5,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -47,10 +48,12 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let limit = request.headers().get("grpc-timeout").and_then(|text| parse(text.to_str().ok()?));
+        // From now on, as tonic counts, and not from when somebody first asks for the answer.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_sub(EARLIER)));
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let Some(limit) = limit else { return answer.await };
-            match tokio::time::timeout(limit.saturating_sub(EARLIER), answer).await {
+            let Some(deadline) = deadline else { return answer.await };
+            match tokio::time::timeout_at(deadline, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     Ok(Status::deadline_exceeded("the call's own deadline (`grpc-timeout`) is over")

@@ -104,8 +104,11 @@ impl Confinement {
 
 fn read(pid: u32) -> io::Result<Confinement> {
     let directory = PathBuf::from(format!("/proc/{pid}"));
-    let text =
-        |file: &str| fs::read_to_string(directory.join(file)).map_err(|error| named(&directory, file, error));
+    // A process gives itself a name of any bytes (PR_SET_NAME of prctl(2)).
+    let text = |file: &str| match fs::read(directory.join(file)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => Err(named(&directory, file, error)),
+    };
     let status = Status(text("status")?);
     let environment =
         fs::read(directory.join("environ")).map_err(|error| named(&directory, "environ", error))?;

@@ -54,6 +54,10 @@ pub enum Refusal {
     /// It has ended.
     #[error("not all that the workflow held could be freed: {0}")]
     NotFreed(String),
+    #[error(
+        "the workflow's log is not kept any more: `logs.keep_for`, `logs.max_total` and `logs.max_runs` bound what is"
+    )]
+    LogGone,
     #[error("the workflow's log or record can't be read: {0}")]
     Unreadable(String),
 }

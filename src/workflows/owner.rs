@@ -125,7 +125,8 @@ impl Owner {
         self.record(&writer, &ended).await;
         // It is a record like others from here on: old ones go when there are too many. What is read of it goes on.
         writer.log().forget_secrets();
-        drop((session, self.entry.writer().take(), writer));
+        let kept = self.entry.writer().take();
+        drop((session, kept, writer));
         self.shared.slots.leave(self.entry.serial);
         self.shared.machines.metrics().workflow_ended(&self.verdict().outcome);
         self.entry.advance(|progress| progress.end(at, unfreed));
@@ -304,6 +305,12 @@ impl Drop for Owner {
             }
             never
         });
+        // What a task that panicked has left open; followers wait for its end.
+        let left = self.entry.writer().take();
+        if let Some(Err(error)) = left.as_ref().map(|writer| writer.log().seal()) {
+            warn!(error = %with_causes(&error), "failed to end the log");
+        }
+        drop(left);
         self.entry.advance(|progress| {
             progress.stop(lost());
             progress.end(SystemTime::now(), None);

@@ -1,5 +1,6 @@
 //! Who has which workflow.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use crate::engine::Plan;
 use crate::image::ImageStore;
 use crate::machines::Machines;
 use crate::runtime::{MachineId, Tenant};
+use crate::state::log::LogError;
 use crate::state::records::{Record, Records};
 
 /// What may change while workflows run.
@@ -61,6 +63,7 @@ pub struct Workflows {
 pub(super) struct Shared {
     pub machines: Machines,
     pub records: Records,
+    pruning: Arc<Pruning>,
     pub slots: Slots,
     /// Cancelled once no more are taken.
     pub draining: CancellationToken,
@@ -69,6 +72,13 @@ pub(super) struct Shared {
     settings: Mutex<Settings>,
     table: Mutex<Table>,
     living: watch::Sender<usize>,
+}
+
+/// Removing old records: at most one goes on and one waits.
+#[derive(Debug, Default)]
+struct Pruning {
+    wanted: AtomicBool,
+    busy: Mutex<()>,
 }
 
 /// What a name leads to.
@@ -92,8 +102,16 @@ impl Found {
 impl Shared {
     /// Removes old records, in the background.
     pub(super) fn prune(&self) {
-        let records = self.records.clone();
-        tokio::task::spawn_blocking(move || prune(&records));
+        // One that waits looks at all that has ended by then.
+        if self.pruning.wanted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (records, pruning) = (self.records.clone(), Arc::clone(&self.pruning));
+        tokio::task::spawn_blocking(move || {
+            let _busy = pruning.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            pruning.wanted.store(false, Ordering::Release);
+            prune(&records);
+        });
     }
 }
 
@@ -133,7 +151,9 @@ impl Workflows {
         }
         let (slots, draining) = (Slots::new(settings.slots), CancellationToken::new());
         let (settings, table, living) = (Mutex::new(settings), Mutex::new(table), watch::Sender::new(0));
-        let shared = Shared { machines, records, slots, draining, images, bounds, settings, table, living };
+        let pruning = Arc::default();
+        let shared =
+            Shared { machines, records, pruning, slots, draining, images, bounds, settings, table, living };
         Self { shared: Arc::new(shared) }
     }
 
@@ -271,7 +291,10 @@ impl Workflows {
         let (records, id) = (self.shared.records.clone(), id.clone());
         let log = tokio::task::spawn_blocking(move || records.log(&id, from)).await;
         let log = log.map_err(|error| Refusal::Unreadable(error.to_string()))?;
-        log.map_err(|error| Refusal::Unreadable(crate::error::with_causes(&error)))
+        log.map_err(|error| match &error {
+            LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Refusal::LogGone,
+            _ => Refusal::Unreadable(crate::error::with_causes(&error)),
+        })
     }
 
     async fn past_of(&self, key: &Key) -> Option<View> {

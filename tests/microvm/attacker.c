@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -71,7 +72,7 @@ static void grow(void) {
     for (int fd = 0; fd < 64; fd++) {
         struct stat status;
         if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
-            if (ftruncate(fd, 1L << 40) == 0) printf("file %d is long now\n", fd);
+            if (ftruncate(fd, status.st_size + (1 << 20)) == 0) printf("file %d is longer now\n", fd);
     }
 }
 
@@ -113,6 +114,8 @@ int main(int count, char **arguments) {
         return 0;
     }
 #ifdef STAYS
+    /* A name that is no text. */
+    prctl(PR_SET_NAME, "\xff) \xfe");
     for (;;) pause();
 #endif
     printf("who: uid %u, gid %u, pid %d, in %s\n", getuid(), getgid(), getpid(), getcwd(0, 0));

@@ -180,7 +180,9 @@ struct Process {
 
 impl Process {
     fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, status: fs::read_to_string(format!("/proc/{pid}/status")).ok()? })
+        // Its name is of any bytes.
+        let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+        Some(Self { pid, status: String::from_utf8_lossy(&status).into_owned() })
     }
 
     fn field(&self, name: &str) -> &str {

@@ -89,7 +89,7 @@ fn bounded(problems: Vec<wire::ManifestProblem>) -> Vec<wire::ManifestProblem> {
 pub(in crate::api) fn refused(refusal: &Refusal, wanted: Wanted) -> Status {
     let text = || shortened(refusal.to_string());
     match refusal {
-        Refusal::Unknown { .. } => Status::not_found(text()),
+        Refusal::Unknown { .. } | Refusal::LogGone => Status::not_found(text()),
         Refusal::Ambiguous { .. } => Status::failed_precondition(text()),
         Refusal::NoSlot => Status::resource_exhausted(text()),
         Refusal::Over(verdict) => over(verdict, wanted),

@@ -212,7 +212,7 @@ pub struct RmArgs {
 Examples:
   creel inspect k3v9w0x2ma
   creel inspect --console k3v9w0x2ma            also the end of the guest's console
-  sudo creel inspect --jail k3v9w0x2ma          also what confines its processes, as the kernel tells it
+  sudo creel inspect --jail k3v9w0x2ma          also what confines its processes
   creel inspect --json k3v9w0x2ma | jq .limits")]
 pub struct InspectArgs {
     /// The machine, as `creel ps -a` lists it

@@ -34,8 +34,11 @@ const MODULES: &str = "qemu";
 /// Where the loader finds libraries that are in none of its own directories (ldconfig(8)).
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
 
-/// How long the loader may take to list what a program needs: milliseconds, unless a disk hangs.
+/// How long the loader may take to list what a program needs, once it runs: milliseconds.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// More than QEMU's hundred libraries take, many times over.
+const MOST_LISTED_BYTES: usize = 1 << 20;
 
 const KVM: &str = "/dev/kvm";
 const NULL: &str = "/dev/null";
@@ -223,7 +226,10 @@ fn said_within(limit: Duration, command: &mut Command) -> io::Result<Vec<u8>> {
 
 fn read_until(deadline: Instant, pipe: &mut (impl Read + AsFd), said: &mut Vec<u8>) -> io::Result<()> {
     let mut chunk = [0; 4096];
-    loop {
+    while said.len() < MOST_LISTED_BYTES {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))
             .map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&left)) {
@@ -237,6 +243,7 @@ fn read_until(deadline: Instant, pipe: &mut (impl Read + AsFd), said: &mut Vec<u
             length => said.extend_from_slice(&chunk[..length]),
         }
     }
+    Err(io::Error::other("it says more than any list of libraries"))
 }
 
 /// The interpreter that a program names (elf(5), `PT_INTERP`).

@@ -52,12 +52,12 @@ pub(super) struct Launch<'a> {
     pub jail: Option<&'a MachineJail>,
 }
 
-/// Of those that QEMU may write to, its memory among them where that is shared (memfd_create(2)).
-fn longest_file(disks: &Disks, memory_mib: u32) -> u64 {
+/// Of those that QEMU may write to: its volumes, and its memory where it shares that with the helper (memfd_create(2)).
+fn longest_file(volumes: &[OwnedFd], shared_mib: u32) -> u64 {
     let length =
         |disk: &OwnedFd| rustix::fs::fstat(disk).ok().and_then(|status| u64::try_from(status.st_size).ok());
-    let longest = disks.volumes.iter().filter_map(length).max();
-    longest.unwrap_or(0).max(u64::from(memory_mib) << 20)
+    let longest = volumes.iter().filter_map(length).max();
+    longest.unwrap_or(0).max(u64::from(shared_mib) << 20)
 }
 
 impl Launch<'_> {
@@ -89,7 +89,8 @@ impl Launch<'_> {
 
     fn qemu(&self, disks: Disks, guest_end: GuestEnd) -> Result<ProcessSpec, ArgsError> {
         let mut qemu = ProcessSpec::new(QEMU, &self.qemu.path);
-        qemu.jail = self.jail.map(|jail| jail.of_qemu(longest_file(&disks, self.memory_mib)));
+        let shared_mib = if matches!(guest_end, GuestEnd::Hybrid) { self.memory_mib } else { 0 };
+        qemu.jail = self.jail.map(|jail| jail.of_qemu(longest_file(&disks.volumes, shared_mib)));
         // In a jail by the names that they have there.
         let mut boot = |file: File, at| match self.jail {
             Some(_) => BootFile::Path(at),
@@ -130,5 +131,23 @@ impl Launch<'_> {
         qemu.stderr = Output::Console;
         qemu.ends_machine = true;
         Ok(qemu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_may_become_longer_than_the_longest_is() {
+        let file = |bytes| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(bytes).unwrap();
+            OwnedFd::from(file)
+        };
+        let volumes = [file(1 << 20), file(5 << 20)];
+        assert_eq!(longest_file(&volumes, 0), 5 << 20);
+        assert_eq!(longest_file(&volumes, 6), 6 << 20);
+        assert_eq!(longest_file(&[], 0), 0);
     }
 }

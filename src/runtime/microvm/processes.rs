@@ -8,9 +8,19 @@ use std::time::Duration;
 
 use crate::runtime::{HostProcess, MachineLoad};
 
-/// The keeper and its children, the keeper first; nothing where it is gone.
+/// Of one machine, as far as they are listed.
+const MOST_PROCESSES: usize = 64;
+
+/// The keeper and all that descends from it, the keeper first; nothing where it is gone.
 pub(super) fn of_keeper(keeper_pid: u32) -> Vec<HostProcess> {
-    [keeper_pid].into_iter().chain(children(keeper_pid)).filter_map(process).collect()
+    let mut pids = vec![keeper_pid];
+    let mut next = 0;
+    // What QEMU has forked is a process of the machine too, though an honest one forks none.
+    while let Some(pid) = pids.get(next).copied().filter(|_| pids.len() < MOST_PROCESSES) {
+        pids.extend(children(pid));
+        next += 1;
+    }
+    pids.into_iter().filter_map(process).collect()
 }
 
 /// What the keeper's children take together; `None` when it has none any more.
@@ -34,14 +44,22 @@ pub(super) fn load(keeper_pid: u32) -> Option<MachineLoad> {
     })
 }
 
-/// proc_tid_children(5), as this process numbers them. The keeper has one thread.
+/// proc_tid_children(5) of all threads, as this process numbers them.
 fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// A process gives itself a name of any bytes (PR_SET_NAME of prctl(2)).
+fn stat(pid: u32) -> Option<String> {
+    Some(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned())
 }
 
 fn process(pid: u32) -> Option<HostProcess> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = stat(pid)?;
     let stat = Stat::parse(&stat)?;
     Some(HostProcess {
         pid,
@@ -52,7 +70,7 @@ fn process(pid: u32) -> Option<HostProcess> {
 }
 
 fn cpu(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = stat(pid)?;
     let ticks = Stat::parse(&stat)?.cpu_ticks;
     Some(Duration::from_micros(ticks.saturating_mul(1_000_000) / rustix::param::clock_ticks_per_second()))
 }
@@ -100,6 +118,23 @@ mod tests {
         let expected = Stat { name: "qemu) (x 1", cpu_ticks: 300, threads: 5, resident_pages: 4096 };
         assert_eq!(Stat::parse(text), Some(expected));
         assert_eq!(Stat::parse("12 (qemu) S 7"), None);
+    }
+
+    #[test]
+    fn a_process_can_t_hide_by_a_name_that_is_no_text() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        let program = scratch.path().join(std::ffi::OsStr::from_bytes(b"\xff) \xfe"));
+        std::fs::copy("/bin/cat", &program).unwrap();
+        let mut child =
+            std::process::Command::new(&program).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let own = of_keeper(std::process::id());
+        let found = own.iter().find(|process| process.pid == child.id()).unwrap();
+        assert_eq!(found.name, "\u{fffd}) \u{fffd}");
+        let confinement = crate::host::confinement::Confinement::of(child.id()).unwrap().unwrap();
+        assert_eq!(confinement.name, "\u{fffd}) \u{fffd}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use super::{ATTEMPTS, SOON, built, ends, rooted};
 use crate::harness::{Run, Sandbox, TINY, World, wait_until, workflow};
@@ -30,7 +31,7 @@ fn a_program_in_the_helper_s_place_gets_no_further() {
         .env("CREEL_KIT__DIR", &kit);
     let run = Run::start(command);
     let mut said = Vec::new();
-    wait_until(SOON, "the helper has tried all", || {
+    wait_until(Duration::from_secs(60), "the helper has tried all", || {
         let log = sandbox.machine_directory().and_then(|machine| fs::read(machine.join("log-vsock")).ok());
         let log = String::from_utf8_lossy(&log.unwrap_or_default()).into_owned();
         said = log.lines().map(str::to_owned).collect();

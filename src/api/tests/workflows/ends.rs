@@ -210,6 +210,10 @@ async fn old_ones_make_room_for_new_ones_while_their_daemon_lives() {
     })
     .await
     .expect("what is beyond the bound goes");
+    // Of the oldest the log is gone, and it is nobody's fault.
+    let request = wire::LogsRequest { workflow: key("0"), ..Default::default() };
+    let gone = client.logs(request).await.map(drop).unwrap_err();
+    assert_eq!((gone.code(), gone.message().contains("`logs.max_runs`")), (Code::NotFound, true), "{gone:?}");
     // The newest is still there, log and all.
     let request = wire::LogsRequest { workflow: key(&(most + 2).to_string()), ..Default::default() };
     let mut log = client.logs(request).await.unwrap().into_inner();
