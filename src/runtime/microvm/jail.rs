@@ -98,7 +98,8 @@ impl Layers {
             (
                 !self.user,
                 "user of its own (that takes root)",
-                "a QEMU that is taken over is this user, in namespaces where he has nothing",
+                "a QEMU that is taken over is this user, in namespaces where he has nothing; what it forks is bounded by his own limits \
+                 alone",
             ),
             (
                 self.landlock.is_none(),
