@@ -3,7 +3,7 @@
 
 # A machine that none of this may touch: created first, asked after each end.
 neighbour_answers() {
-    local dead=$id
+    local dead=${id:-}
     shared main
     same "$(qemu_of "$id")" "$(cat "$state/neighbour")" "the neighbour's QEMU"
     answers "$id"
@@ -230,7 +230,8 @@ one_that_makes_processes_without_end_is_stopped_at_its_machine_s_limit() {
     neighbour_answers
 }
 
-sixteen_compute() { (($(pgrep -cx processor) >= 16)); }
+# pgrep fails where there is none, which the trap of a check would tell in the middle of this.
+sixteen_compute() { (($(pgrep -cx processor || true) >= 16)); }
 cpu_us() { awk '$1 == "usage_usec" { print $2 }' "$holder/m-$1/vm/cpu.stat"; }
 
 one_that_computes_without_end_leaves_its_neighbour_its_share() {
