@@ -22,9 +22,10 @@ use crate::row::{Failed, Trying as _};
 
 /// What creeld may send before somebody reads it, as `creel` has it: of one call, and of all together.
 const CALL_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
 /// A message of output fits into one: each frame is a system call of creeld.
 const FRAME_BYTES: u32 = 128 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// The most that one message of input may carry.
 const MAX_INPUT_BYTES: usize = 64 << 10;

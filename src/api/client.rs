@@ -45,9 +45,10 @@ pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 /// What creeld may send before somebody reads it: of one call, and of all together. A call that is not read must not
 /// hold up the others, so all together have room for more such calls than creeld takes.
 const CALL_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * CALL_WINDOW_BYTES;
+
 /// A message of output fits into one: each frame is a system call of creeld.
 const FRAME_BYTES: u32 = 128 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * CALL_WINDOW_BYTES;
 
 /// How long a socket whose queue is full is tried again, and the pauses between: there is no event that says when it has
 /// room. creeld accepts at once, so it is full only under a burst.
