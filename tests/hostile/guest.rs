@@ -71,6 +71,9 @@ pub(crate) struct Program {
 #[derive(Debug)]
 struct Exec {
     program: Program,
+    /// On whatever connection.
+    ever_sent: u64,
+    /// On this one, or acknowledged before.
     sent: u64,
     acknowledged: u64,
     limit: u64,
@@ -101,7 +104,10 @@ impl Exec {
 
     fn heed(&mut self, window: &ExecWindow) {
         assert!(window.stdout_acknowledged >= self.acknowledged, "an acknowledgement went back");
+        assert!(window.stdout_acknowledged <= self.ever_sent, "the host has what was never sent");
         self.acknowledged = window.stdout_acknowledged;
+        // What is safe is not sent again.
+        self.sent = self.sent.max(self.acknowledged);
         self.limit = window.stdout_limit;
     }
 }
@@ -210,6 +216,7 @@ impl ScriptedGuest {
         }
         let exec = self.execs.entry(id.to_owned()).or_insert_with(|| Exec {
             program: (self.programs)(id),
+            ever_sent: 0,
             sent: 0,
             acknowledged: 0,
             limit: 0,
@@ -218,7 +225,6 @@ impl ScriptedGuest {
             told: false,
             attached: true,
         });
-        assert!(window.stdout_acknowledged <= exec.sent, "the host has what was never sent");
         exec.heed(&window);
         (exec.sent, exec.attached, exec.told) = (window.stdout_acknowledged, true, false);
         let state = exec.state();
@@ -235,6 +241,7 @@ impl ScriptedGuest {
             if length > 0 {
                 let offset = exec.sent;
                 exec.sent += length;
+                exec.ever_sent = exec.ever_sent.max(exec.sent);
                 let end = exec.sent == exec.program.writes;
                 let chunk = ExecStdout { raw: pattern(offset, length), offset, end, ..Default::default() };
                 say(wire, id, chunk).await?;

@@ -1,6 +1,7 @@
 //! Who dials a second time.
 
 use creel::agent::{NewcomerError, Patience, SessionEvent};
+use creel::runtime::Stream;
 use creel_proto::Envelope;
 use creel_proto::agent::{ExecExit, ExecStdout, ResumeProof};
 use creel_proto::names::{extensions, ids};
@@ -136,6 +137,25 @@ async fn the_agent_takes_the_place_of_its_own_half_dead_connection() {
     assert!(matches!(host.event().await, SessionEvent::WorkEnded { .. }));
     assert_eq!(reader.take().await.unwrap().bytes, "def");
     assert!(reader.take().await.is_none());
+}
+
+#[tokio::test]
+async fn what_no_reader_has_acknowledged_stays_in_the_guest_and_arrives_once() {
+    let (mut host, mut agent) = greeted().await;
+    let mut reader = host.run("x");
+    agent.runs("x").await;
+    agent.prints("x", 0, "abcdef").await;
+    assert_eq!(reader.next().await.unwrap().bytes, "abcdef");
+    reader.acknowledge(Stream::Stdout, 2).unwrap();
+    agent.comes_back().await;
+    assert!(matches!(host.event().await, SessionEvent::Away { .. }));
+    let Payload::ExecStart(start) = agent.hear_of("exec_start").await.payload else { unreachable!() };
+    assert_eq!(start.window.unwrap().stdout_acknowledged, 2, "a host that died now would have lost the rest");
+    agent.prints("x", 2, "cdefgh").await;
+    agent.exits("x", 8).await;
+    assert!(matches!(host.event().await, SessionEvent::WorkEnded { .. }));
+    assert_eq!(reader.next().await.unwrap().bytes, "gh");
+    assert!(reader.next().await.is_none());
 }
 
 #[tokio::test]

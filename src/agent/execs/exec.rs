@@ -98,12 +98,13 @@ impl Exec {
         }
     }
 
-    /// Bytes that have come need never be sent again: this side keeps them until their reader has acknowledged them.
+    /// Bytes that have come and are with no reader yet are sent again on a new connection: this process may end before they
+    /// are, and what its successor needs of them must be in the guest.
     fn window(&self) -> ExecWindow {
         let [stdout, stderr] = &self.lanes;
         ExecWindow {
-            stdout_acknowledged: stdout.received(),
-            stderr_acknowledged: stderr.received(),
+            stdout_acknowledged: stdout.acknowledged(),
+            stderr_acknowledged: stderr.acknowledged(),
             stdout_limit: stdout.limit(),
             stderr_limit: stderr.limit(),
         }
@@ -133,10 +134,12 @@ impl Exec {
     ) -> Result<(), Violation> {
         self.heard();
         let lane = &mut self.lanes[index(stream)];
-        lane.receive(id, offset, bytes.len() as u64, end)?;
+        let known = lane.receive(id, offset, bytes.len() as u64, end)?;
+        // No more than there are.
+        let (_, new) = bytes.split_at(usize::try_from(known).unwrap_or(bytes.len()));
         match &self.output {
             // Both count alike.
-            Some(output) => drop(output.push(stream, offset, bytes)),
+            Some(output) => drop(output.push(stream, offset + known, new)),
             None => lane.acknowledge_all(),
         }
         Ok(())
@@ -225,7 +228,7 @@ impl Exec {
     /// A new connection begins.
     pub(super) fn attach(&mut self, pool: &mut Pool) {
         self.detach();
-        self.lanes.iter_mut().for_each(|lane| lane.forget_limit(pool));
+        self.lanes.iter_mut().for_each(|lane| lane.begin_again(pool));
     }
 
     /// Keeps a signal until it can be sent; not, where too many wait already.
