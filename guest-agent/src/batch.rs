@@ -96,7 +96,7 @@ impl Batch {
         }
     }
 
-    /// Nothing more is added until all is written.
+    /// What comes next does not move what is there: as much of it as there is may be written.
     pub fn close(&mut self) {
         if !self.tail.is_empty() {
             self.part_bytes += self.tail.len();

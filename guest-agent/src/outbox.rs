@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Buf as _;
 use creel_proto::{Envelope, FrameError, Payload};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
@@ -14,8 +15,9 @@ use tokio::sync::{Notify, oneshot};
 use crate::batch::Batch;
 use crate::exec::Exec;
 
-/// Frames of output that are written together at most: what comes meanwhile waits for them.
-const FRAMES_PER_WRITE: usize = 4;
+/// So much is put together before it is written, where there is so much: what comes meanwhile waits for it. Several packets of
+/// vsock (64 KiB), since a write that ends within one leaves the next write the rest of its credit, and a packet short.
+const AHEAD_BYTES: usize = 256 << 10;
 
 /// Messages that wait before no more requests are taken.
 const WAITING_MESSAGES: usize = 256;
@@ -111,44 +113,46 @@ impl Writer {
     /// Writes until the connection fails.
     pub async fn run(self, mut connection: impl AsyncWrite + Unpin) -> Result<(), FrameError> {
         let mut batch = Batch::default();
-        let mut flushed = Vec::new();
+        let mut flushed: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
             let filled = self.0.filled.notified();
-            if !self.collect(&mut batch, &mut flushed)? {
+            self.collect(&mut batch, &mut flushed)?;
+            if !batch.has_remaining() {
                 filled.await;
+                continue;
+            }
+            if flushed.is_empty() {
+                // What it does not take is followed by what has come meanwhile.
+                connection.write_buf(&mut batch).await?;
                 continue;
             }
             connection.write_all_buf(&mut batch).await?;
             connection.flush().await?;
             for waiting in flushed.drain(..) {
-                let waiting: oneshot::Sender<()> = waiting;
                 // Whoever waited may have given up.
                 let _ = waiting.send(());
             }
         }
     }
 
-    /// Puts together what is written next; whether there is anything.
-    fn collect(&self, batch: &mut Batch, flushed: &mut Vec<oneshot::Sender<()>>) -> Result<bool, FrameError> {
-        let mut anything = false;
+    /// Puts together what is written next, behind what is still to be.
+    fn collect(&self, batch: &mut Batch, flushed: &mut Vec<oneshot::Sender<()>>) -> Result<(), FrameError> {
         let messages = std::mem::take(&mut self.0.queues().messages);
-        for Outgoing { envelope, flushed: waiting } in messages {
-            batch.put(envelope)?;
-            flushed.extend(waiting);
-            anything = true;
-        }
-        if anything {
+        if !messages.is_empty() {
+            for Outgoing { envelope, flushed: waiting } in messages {
+                batch.put(envelope)?;
+                flushed.extend(waiting);
+            }
             self.0.emptied.notify_waiters();
         }
-        for _ in 0..FRAMES_PER_WRITE {
+        while batch.remaining() < AHEAD_BYTES {
             let Some(exec) = self.0.queues().ready.pop_front() else { break };
-            anything = true;
             if exec.write_next(batch)? {
                 self.0.queues().ready.push_back(exec);
             }
         }
         batch.close();
-        Ok(anything)
+        Ok(())
     }
 }
 

@@ -19,6 +19,10 @@ const VSOCK_HELPER: &str = "vsock";
 /// The helper's vhost-user socket, in the machine's directory or its jail's root.
 const VHOST_USER_SOCKET: &str = "sockets/vhost-user";
 
+/// How much of one connection's the helper holds for a host that does not read, which is the guest's credit: as much as the
+/// kernel's own vsock gives (`VIRTIO_VSOCK_DEFAULT_BUF_SIZE`). Its own default, a single packet, makes each wait for the last.
+const HELPER_BUFFER_BYTES: u32 = 256 << 10;
+
 /// How long the helper may take until it listens.
 const HELPER_READY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -79,6 +83,7 @@ impl Launch<'_> {
             format!("--guest-cid={HYBRID_GUEST_CID}"),
             format!("--socket={VHOST_USER_SOCKET}"),
             format!("--uds-path={VSOCK_PREFIX}"),
+            format!("--tx-buffer-size={HELPER_BUFFER_BYTES}"),
         ]);
         helper.stdout = Output::Log;
         helper.stderr = Output::Log;
