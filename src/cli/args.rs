@@ -245,9 +245,27 @@ pub enum DebugCommand {
         #[arg(long, value_name = "FILE")]
         vsock_helper: PathBuf,
     },
+    /// Show what creeld has written down of its machines, whether it runs or not
+    #[command(after_help = DEBUG_STATE)]
+    State {
+        /// Of these machines alone
+        #[arg(value_name = "IDS")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
     /// Write the man pages of creel, its subcommands and creeld
     Man(super::manual::ManArgs),
 }
+
+const DEBUG_STATE: &str = "\
+Reads the records below `state.dir` by itself, so it works where creeld is gone or stuck. A record
+lives as long as its machine; KEEPER is the process that a machine's life hangs on, `gone` where
+there is none of that number and start. A damaged record is named, and hides none of the others.
+
+Examples:
+  creel debug state
+  creel debug state --json | jq '.[] | select(.stage == \"ending\")'";
 
 const DEBUG_KIT: &str = "\
 Examples:

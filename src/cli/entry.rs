@@ -62,6 +62,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(json) => doctor::doctor(&context, json.json).await,
         Command::Image(command) => image::image(&context, command).await,
         Command::Version(json) => version::version(&context, json.json).await,
+        Command::Debug(DebugCommand::State { ids, json }) => debug::state(&context, &ids, json.json),
         Command::Debug(_) | Command::Completions(_) => Ok(Exit::Success),
     }
 }

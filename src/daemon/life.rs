@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::failure::Failure;
+use super::left::LeftRecords;
 use super::lock::{Lock, LockError};
 use super::logging::Log;
 use super::runtime::DaemonRuntime;
@@ -29,6 +31,7 @@ use crate::assembly::Assembly;
 use crate::config::{Config, ConfigError, Environment};
 use crate::host::activation::Inherited;
 use crate::runtime::Runtime;
+use crate::state::machines::MachineRecords;
 
 /// Where the configuration comes from, each time it is read.
 #[derive(Debug)]
@@ -71,9 +74,13 @@ pub(super) async fn live(
     let scrape = Scrape::open(&config.daemon.metrics)?;
 
     let vsocks = ports::vsocks(&config, vsock).map_err(Failure::Start)?;
-    let runtime = DaemonRuntime::start(&config, Arc::clone(&vsocks));
+    // Before anything is served: what is found in it is of the creelds before this one.
+    let records =
+        MachineRecords::make(&config.places.state).map_err(io::Error::other).map_err(Failure::Start)?;
+    let left = LeftRecords::find(&records).map_err(io::Error::other).map_err(Failure::Start)?;
+    let runtime = DaemonRuntime::start(&config, Arc::clone(&vsocks), left);
     let service =
-        service::build(&config, Arc::clone(&runtime) as Arc<dyn Runtime>).map_err(Failure::Start)?;
+        service::build(&config, Arc::clone(&runtime) as Arc<dyn Runtime>, records).map_err(Failure::Start)?;
     scrape::read_on_scrape(&service.metrics(), &config, vsocks);
     let _metrics_socket = scrape::start(scrape, service.metrics()).map_err(Failure::Start)?;
     info!(

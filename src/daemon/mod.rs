@@ -5,7 +5,7 @@
 //! - `life`: all parts put together; `serving`: the loop, on `signals`, to the end;
 //! - `sockets`: inherited from systemd or bound here, `ports` those of guests; `lock` keeps a second daemon away;
 //! - `service`: the seam to what is served; `runtime`: the microVM runtime, found out about in the background and made
-//!   anew when the configuration is;
+//!   anew when the configuration is; `left`: what the machines' records of creelds before this one come to;
 //! - `manager`: what systemd is told, `status` in which words;
 //! - `scrape`: the metrics, over HTTP.
 //!
@@ -15,6 +15,7 @@ mod args;
 mod check;
 mod entry;
 mod failure;
+mod left;
 mod life;
 mod lock;
 mod logging;

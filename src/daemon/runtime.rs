@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::left::LeftRecords;
 use crate::assembly::Assembly;
 use crate::config::Config;
 use crate::error::with_causes;
@@ -50,6 +51,7 @@ pub struct DaemonRuntime {
     assembling: Mutex<Option<AbortHandle>>,
     /// What a creeld before this one has left is ended once, before the first machine.
     clean: OnceCell<()>,
+    left: LeftRecords,
 }
 
 impl fmt::Debug for DaemonRuntime {
@@ -63,13 +65,14 @@ impl DaemonRuntime {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn start(config: &Config, vsocks: Arc<Vsocks>) -> Arc<Self> {
+    pub fn start(config: &Config, vsocks: Arc<Vsocks>, left: LeftRecords) -> Arc<Self> {
         let runtime = Arc::new(Self {
             vsocks,
             current: watch::Sender::new(None),
             readiness: watch::Sender::new(Readiness::Assembling),
             assembling: Mutex::new(None),
             clean: OnceCell::new(),
+            left,
         });
         runtime.reload(config);
         runtime
@@ -95,7 +98,12 @@ impl DaemonRuntime {
 
     async fn assemble(&self, config: Config) {
         let allow_tcg = config.machine.allow_tcg;
-        if let Err(why) = self.clean.get_or_try_init(|| end_stale(&config)).await {
+        let clean = async || {
+            end_stale(&config).await?;
+            self.left.remove_of_the_gone();
+            Ok::<_, String>(())
+        };
+        if let Err(why) = self.clean.get_or_try_init(clean).await {
             // New machines beside old ones that nobody owns would be worse than none.
             error!("no machines can be run: {why}; creeld looks again when it is reloaded");
             self.current.send_replace(Some(Err(why.clone())));

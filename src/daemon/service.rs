@@ -18,6 +18,7 @@ use crate::image::ImageStore;
 use crate::machines::{Counts, Machines};
 use crate::metrics::Metrics;
 use crate::runtime::Runtime;
+use crate::state::machines::MachineRecords;
 use crate::workflows::{Bounds, Settings, SlotCounts, Workflows};
 
 /// What creeld serves. The process knows no more of it than this.
@@ -47,11 +48,15 @@ const END_MARGIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When groups can't be looked up, or the cache can't be made.
-pub(super) fn build(config: &Config, runtime: Arc<dyn Runtime>) -> io::Result<Arc<dyn Service>> {
+pub(super) fn build(
+    config: &Config,
+    runtime: Arc<dyn Runtime>,
+    records: MachineRecords,
+) -> io::Result<Arc<dyn Service>> {
     let assembly = Assembly::new(config.clone());
     let scratch = assembly.scratch().map_err(io::Error::other)?.to_owned();
     let roles = RolePolicy::of_this_host().map_err(io::Error::other)?;
-    let machines = Machines::new(runtime, max_machines(config));
+    let machines = Machines::recorded(runtime, max_machines(config), records);
     let images = assembly.images().clone();
     let records = assembly.records();
     let workflows =

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, warn};
@@ -11,11 +13,15 @@ use tracing::{Instrument, info, warn};
 use super::entry::{End, Entry, Stage};
 use super::events::Happening;
 use super::registry::{Lifetime, Registry};
+use crate::error::with_causes;
+use crate::host::boot_id;
 use crate::runtime::{
-    DestroyMode, Machine, MachineUsage, Outcome, Phase, Runtime, SetupError, SetupEvents, SetupFailure,
-    SetupRequest, Verdict,
+    DestroyMode, HeldLeases, Ledger, Machine, MachineUsage, Outcome, Phase, Runtime, SetupError, SetupEvents,
+    SetupFailure, SetupRequest, Verdict,
 };
 use crate::spans;
+use crate::state::machines::{MachineLedger, MachineRecord, MachineStage};
+use crate::state::records::RecordError;
 
 /// A machine that was destroyed says how it ended within this time, or is said not to: a fault of the runtime's, or a
 /// process that the kernel does not let go.
@@ -32,6 +38,8 @@ pub(super) struct Owner {
     pub lifetime: Lifetime,
     /// Of the setup; of an attached machine, at any time.
     pub cancel: CancellationToken,
+    /// From before there is anything of the machine until it is gone; `None`: it is not written down.
+    pub record: Option<Arc<MachineLedger>>,
 }
 
 /// Why a machine ends.
@@ -57,22 +65,35 @@ impl Owner {
     }
 
     async fn live(
-        self,
+        mut self,
         runtime: Arc<dyn Runtime>,
-        request: SetupRequest,
+        mut request: SetupRequest,
         events: SetupEvents,
         reply: oneshot::Sender<Result<(), SetupError>>,
     ) {
         info!(image = %request.image, "creating a machine");
+        match self.begin_record(&request).await {
+            Ok(record) => self.record = record,
+            Err(failure) => {
+                let error = SetupError::new(Phase::Prepare, failure);
+                self.failed(&error);
+                let _ = reply.send(Err(error));
+                return;
+            }
+        }
+        request.ledger = self.record.clone().map(|record| record as Arc<dyn Ledger>);
         let setup = self.registry.metrics.setup(self.set_up(runtime, request, events));
         let machine: Arc<dyn Machine> = match setup.await {
             Ok(machine) => Arc::from(machine),
             Err(error) => {
+                // Whatever of it could not be freed is found by what it is named.
+                self.remove_record().await;
                 self.failed(&error);
                 let _ = reply.send(Err(error));
                 return;
             }
         };
+        self.write_record(MachineStage::Ready).await;
         if self.entry.orders.end.is_cancelled() || self.cancel.is_cancelled() {
             // The cancel came too late for the setup, but before anybody was told of a machine.
             self.entry.orders.give(DestroyMode::Kill);
@@ -85,6 +106,61 @@ impl Owner {
         let _ = reply.send(Ok(()));
         let reason = self.wait(&*machine).await;
         self.end(machine, reason, || {}).await;
+    }
+
+    /// Writes down that there will be this machine, before there is.
+    async fn begin_record(&self, request: &SetupRequest) -> Result<Option<Arc<MachineLedger>>, SetupFailure> {
+        let Some(records) = self.registry.records.clone() else { return Ok(None) };
+        let internal = |error: &dyn std::fmt::Display| SetupFailure::Ended(Outcome::internal(error));
+        let max_age = match self.lifetime {
+            Lifetime::Attached => None,
+            Lifetime::Detached { max_age } => max_age,
+        };
+        let record = MachineRecord {
+            version: MachineRecord::VERSION,
+            id: self.entry.id.clone(),
+            stage: MachineStage::Preparing,
+            workflow_id: request.workflow_id.clone(),
+            tenant: request.tenant.clone(),
+            image: request.image.clone(),
+            creator_uid: self.entry.creator_uid,
+            created_at: Timestamp::try_from(self.entry.created_at).unwrap_or_default(),
+            max_age_us: max_age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+            attached: self.lifetime == Lifetime::Attached,
+            boot_id: boot_id().map_err(|error| internal(&error))?,
+            leases: HeldLeases::default(),
+            keeper: None,
+        };
+        let begun = spawn_blocking(move || records.begin(record)).await.map_err(|error| internal(&error))?;
+        begun.map(|ledger| Some(Arc::new(ledger))).map_err(|error| {
+            let text = with_causes(&error);
+            match error {
+                RecordError::DiskFull { .. } => SetupFailure::Ended(Outcome::HostDiskFull { detail: text }),
+                _ => SetupFailure::HostCannot(text),
+            }
+        })
+    }
+
+    /// One that can't be written says less than is so, which whoever reads it can see for himself.
+    async fn write_record(&self, stage: MachineStage) {
+        self.with_record(move |record| record.reach(stage)).await;
+    }
+
+    async fn remove_record(&self) {
+        self.with_record(MachineLedger::remove).await;
+    }
+
+    async fn with_record(
+        &self,
+        act: impl FnOnce(&MachineLedger) -> Result<(), RecordError> + Send + 'static,
+    ) {
+        let Some(record) = self.record.clone() else { return };
+        let done = spawn_blocking(move || act(&record)).await;
+        if let Err(error) =
+            done.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| with_causes(&error)))
+        {
+            warn!(%error, "the machine's record is not up to date");
+        }
     }
 
     async fn set_up(
@@ -161,7 +237,11 @@ impl Owner {
     async fn end(&self, machine: Arc<dyn Machine>, reason: Reason, told: impl FnOnce()) {
         self.registry.advance(&self.entry, Stage::Ending(Arc::clone(&machine)));
         let usage = machine.usage();
+        self.write_record(MachineStage::Ending).await;
         let freed = self.destroy(&*machine, &reason).await;
+        if freed.is_ok() {
+            self.remove_record().await;
+        }
         let (gone, max_age) = match reason {
             Reason::Died(verdict) => (Ok(*verdict), None),
             Reason::Ordered => (gone(&*machine, &freed).await, None),
@@ -189,7 +269,11 @@ impl Owner {
                 told();
                 // As long as it takes: what still runs must be seen.
                 let verdict = machine.ended().await;
-                ended(verdict, machine.destroy(DestroyMode::Kill).await);
+                let freed = machine.destroy(DestroyMode::Kill).await;
+                if freed.is_ok() {
+                    self.remove_record().await;
+                }
+                ended(verdict, freed);
             }
         }
     }

@@ -18,6 +18,7 @@ use super::owner::Owner;
 use super::summary::{Counts, State, Summary};
 use crate::metrics::{MachineState, Metrics};
 use crate::runtime::{DestroyMode, MachineFacts, MachineId, Runtime, SetupEvents, SetupRequest, Verdict};
+use crate::state::machines::MachineRecords;
 
 /// How many machines are remembered after their end.
 pub const ENDED_KEPT: usize = 64;
@@ -72,6 +73,8 @@ pub(super) struct Registry {
     pub(super) events: Arc<EventLog>,
     /// Those of one `creel run`, and nobody else's to add to.
     of_a_run: bool,
+    /// Where each is written down while it lives; `None`: they end with this process.
+    pub(super) records: Option<MachineRecords>,
 }
 
 #[derive(Debug, Default)]
@@ -86,21 +89,31 @@ struct Table {
 impl Machines {
     /// `max_machines` bounds those that live, setups included.
     pub fn new(runtime: Arc<dyn Runtime>, max_machines: usize) -> Self {
-        Self::with(runtime, max_machines, false)
+        Self::with(runtime, max_machines, false, None)
+    }
+
+    /// The same, each written down before anything of it is made, until it is gone.
+    pub fn recorded(runtime: Arc<dyn Runtime>, max_machines: usize, records: MachineRecords) -> Self {
+        Self::with(runtime, max_machines, false, Some(records))
     }
 
     /// Those of one `creel run`, as many as it makes; callers of the API create none ([`Self::check_room`]).
     pub fn of_a_run(runtime: Arc<dyn Runtime>) -> Self {
-        Self::with(runtime, usize::MAX, true)
+        Self::with(runtime, usize::MAX, true, None)
     }
 
-    fn with(runtime: Arc<dyn Runtime>, max_machines: usize, of_a_run: bool) -> Self {
+    fn with(
+        runtime: Arc<dyn Runtime>,
+        max_machines: usize,
+        of_a_run: bool,
+        records: Option<MachineRecords>,
+    ) -> Self {
         let (table, counts) = (Mutex::default(), watch::Sender::new(Counts::default()));
         let (max_machines, events) = (AtomicUsize::new(max_machines), Arc::default());
         let metrics = Metrics::default();
         Self {
             runtime,
-            registry: Arc::new(Registry { table, max_machines, counts, metrics, events, of_a_run }),
+            registry: Arc::new(Registry { table, max_machines, counts, metrics, events, of_a_run, records }),
         }
     }
 
@@ -152,8 +165,13 @@ impl Machines {
         let observed = Arc::clone(&entry);
         let events = events.observed(Arc::new(move |event| observed.setup.note(event)));
         let (reply, ready) = oneshot::channel();
-        let owner =
-            Owner { entry: Arc::clone(&entry), registry: Arc::clone(&self.registry), lifetime, cancel };
+        let owner = Owner {
+            entry: Arc::clone(&entry),
+            registry: Arc::clone(&self.registry),
+            lifetime,
+            cancel,
+            record: None,
+        };
         tokio::spawn(owner.own(Arc::clone(&self.runtime), request, events, reply));
         let abandoned = Abandon(&entry);
         let ready = ready.await;

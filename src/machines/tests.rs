@@ -2,6 +2,7 @@
 
 mod held;
 mod stuck;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ fn creation(id: &MachineId, lifetime: Lifetime) -> Creation {
         memory_limit_mib: None,
         batch: Vec::new(),
         deadline: None,
+        ledger: None,
     };
     Creation { request, creator_uid: 1000, lifetime, fingerprint: None }
 }

@@ -35,6 +35,7 @@ fn creation(id: &MachineId, workflow_id: &str) -> Creation {
         memory_limit_mib: None,
         batch: Vec::new(),
         deadline: None,
+        ledger: None,
     };
     let lifetime = Lifetime::Detached { max_age: None };
     Creation { request, creator_uid: 1000, lifetime, fingerprint: None }

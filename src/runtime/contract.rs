@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{Phase, SetupEvents};
 use super::exec::ExecRequest;
 use super::id::{MachineId, Tenant};
+use super::ledger::Ledger;
 use super::observe::{Console, MachineDetails, MachineLoad, RuntimeStatus};
 use super::shell::{Shell, ShellError, ShellRequest};
 use super::streams::ExecStreams;
@@ -70,6 +72,8 @@ pub struct SetupRequest {
     pub batch: Vec<ExecRequest>,
     /// When setup ends as timed out, whatever it is doing.
     pub deadline: Option<Instant>,
+    /// Told what is made, each before the next is. `None`: nobody will look for the machine.
+    pub ledger: Option<Arc<dyn Ledger>>,
 }
 
 /// Why there is no machine.

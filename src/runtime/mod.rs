@@ -9,6 +9,7 @@ pub mod event;
 pub mod exec;
 pub mod fake;
 pub mod id;
+pub mod ledger;
 pub mod microvm;
 pub mod observe;
 pub mod retained;
@@ -23,6 +24,7 @@ pub use contract::{
 pub use event::{Observer, Phase, SetupEvent, SetupEvents};
 pub use exec::{ExecRequest, OutputChunk, Stream, Terminal, Work};
 pub use id::{MachineId, Tenant};
+pub use ledger::{HeldLeases, Ledger, Made};
 pub use observe::{
     Console, ConsoleHistory, HostProcess, MachineDetails, MachineLimits, MachineLoad, RuntimeStatus,
 };

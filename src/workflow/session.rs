@@ -159,6 +159,7 @@ impl Session {
             memory_limit_mib: None,
             batch: Vec::new(),
             deadline: self.job.deadline,
+            ledger: None,
         };
         self.control(SETUP_STEP, StepStatus::Start, StepKind::System, "machine setup", "");
         let (setup_events, mut queue) = SetupEvents::new();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::harness::{Daemon, Run, Sandbox, TINY, World, wait_until, workflow};
 
@@ -259,5 +260,62 @@ fn a_killed_creeld_leaves_nothing_where_nothing_could_find_it_again_and_the_next
     let id = next.create(TINY);
     assert_eq!(next.output(["exec", &id, "--", "true"]).code, 0);
     assert_eq!(next.output(["rm", "--force", &id]).code, 0);
+    assert_eq!(next.stop(), Some(0));
+}
+
+#[test]
+fn what_is_written_down_of_machines_outlives_creeld_and_the_next_one_removes_it_with_them() {
+    let Some(world) = World::get() else { return };
+    let sandbox = Sandbox::new(world);
+    let daemon = Daemon::start(&sandbox);
+    let state = |arguments: &[&str]| {
+        let output = sandbox.creel(["debug", "state"].iter().chain(arguments)).output().expect("creel runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let records = || -> Vec<Value> { serde_json::from_str(&state(&["--json"])).expect("JSON") };
+    assert!(records().is_empty());
+    let id = daemon.create(TINY);
+    let [record] = records().try_into().expect("one");
+    assert_eq!(
+        (&record["id"], &record["stage"], &record["image"]),
+        (&json!(id), &json!("ready"), &json!(TINY))
+    );
+    assert_eq!(record["keeper_lives"], true);
+    let keeper = record["keeper"]["pid"].as_u64().expect("a pid").to_string();
+    assert!(fs::read_to_string(format!("/proc/{keeper}/comm")).expect("it runs").starts_with("creel-keeper"));
+    let directory = sandbox.root().join("state/machines");
+    let of_it = fs::read_to_string(directory.join(format!("{id}.json"))).expect("a record");
+    assert!(state(&[&id]).contains(&keeper));
+
+    daemon.kill();
+    sandbox.expect_no_process_within(TEN_SECONDS);
+    assert_eq!(
+        records()[0]["keeper_lives"],
+        false,
+        "nothing could find it again, so it has ended with creeld"
+    );
+    assert!(state(&[]).contains("gone"));
+    fs::write(directory.join("aaaaaaaaaa.json"), &of_it[..of_it.len() / 2]).expect("half a record");
+    let newer = of_it.replace("\"version\": 1", "\"version\": 2").replace(&id, "bbbbbbbbbb");
+    fs::write(directory.join("bbbbbbbbbb.json"), newer).expect("a record from the future");
+    let told = state(&[]);
+    assert!(told.contains("aaaaaaaaaa   damaged: ") && told.contains("a newer creel wrote it"), "{told}");
+    assert!(told.contains(&id), "{told}");
+
+    let next = Daemon::start(&sandbox);
+    wait_until(TEN_SECONDS, "the records of the gone are removed", || records().len() == 1);
+    assert_eq!(records()[0]["id"], "bbbbbbbbbb", "it may be somebody's");
+    let log = next.log();
+    for said in [
+        "removed the records of machines that are gone",
+        "is damaged, and the machine is gone",
+        "is left as it is",
+    ] {
+        assert!(log.contains(said), "{said}:\n{log}");
+    }
+    let id = next.create(TINY);
+    assert_eq!(next.output(["rm", "--force", &id]).code, 0);
+    assert_eq!(records().len(), 1, "the record goes with the machine");
     assert_eq!(next.stop(), Some(0));
 }

@@ -169,6 +169,7 @@ async fn machine(remote: &RemoteRuntime) -> Box<dyn Machine> {
         memory_limit_mib: None,
         batch: Vec::new(),
         deadline: None,
+        ledger: None,
     };
     remote.setup(request, SetupEvents::ignored(), CancellationToken::new()).await.unwrap()
 }

@@ -112,6 +112,7 @@ impl Create {
             memory_limit_mib: start.memory_limit_mib,
             batch: Vec::new(),
             deadline,
+            ledger: None,
         };
         Ok(Self {
             creation: Creation { request, creator_uid, lifetime, fingerprint },

@@ -78,6 +78,7 @@ fn request(workflow_id: &str, owner: &str) -> SetupRequest {
         memory_limit_mib: None,
         batch: Vec::new(),
         deadline: None,
+        ledger: None,
     }
 }
 

@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::config::Environment;
+use crate::daemon::left::LeftRecords;
 use crate::exit::Exit;
 use crate::machines::Counts;
 use crate::metrics::Metrics;
 use crate::runtime::microvm::{Transport, Vsocks};
+use crate::state::machines::MachineRecords;
 
 /// Machines that end some time after they are told to.
 struct Slow {
@@ -44,7 +46,9 @@ async fn drained(takes: Duration) -> Result<(), Failure> {
     let variables = [(OsString::from("HOME"), home.path().into())];
     let origin = Origin { environment: Environment::of(1, variables), file: None };
     let config = origin.load().unwrap();
-    let runtime = DaemonRuntime::start(&config, Arc::new(Vsocks::new(Transport::Hybrid, 824)));
+    let records = MachineRecords::make(home.path()).unwrap();
+    let left = LeftRecords::find(&records).unwrap();
+    let runtime = DaemonRuntime::start(&config, Arc::new(Vsocks::new(Transport::Hybrid, 824)), left);
     let service: Arc<dyn Service> =
         Arc::new(Slow { counts: watch::Sender::new(Counts { ready: 3, ..Counts::default() }), takes });
     let listener = UnixListener::bind(home.path().join("socket")).unwrap();

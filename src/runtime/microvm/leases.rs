@@ -24,7 +24,7 @@ use crate::error::with_causes;
 use crate::host::tmpfile::read_only;
 use crate::host::uids::UidLease;
 use crate::image::{Arch, Image, ImageError, VolumeError, VolumeTemplates};
-use crate::runtime::{MachineId, MachineUsage, Outcome, Phase, SetupError, SetupFailure};
+use crate::runtime::{HeldLeases, MachineId, MachineUsage, Outcome, Phase, SetupError, SetupFailure};
 use crate::transport::Listener;
 
 /// The unix socket that QEMU's control protocol is served on, in the machine's directory.
@@ -70,6 +70,16 @@ impl Leases {
                 warn!(%error, "failed to read what the kernel says of a machine's end");
                 Vec::new()
             }
+        }
+    }
+
+    /// What is held, for whoever comes after this process.
+    pub(super) fn held(&self) -> HeldLeases {
+        HeldLeases {
+            directory: Some(self.directory.path().to_owned()),
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            cid: self.cid.as_ref().map(CidLease::cid),
+            uid: self.jail.as_ref().and_then(MachineJail::user).map(UidLease::uid),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Up to the keeper's start everything is a lease, and an interrupted setup frees them by dropping
 //! them. From then on there are processes to end, so an interrupt ends them first and waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -28,11 +29,11 @@ use super::signs::sign_of_keeper;
 use super::vsock::{GuestEnd, VSOCK_PREFIX};
 use crate::agent::{InitParameters, Patience};
 use crate::error::with_causes;
-use crate::host::Namespaces;
 use crate::host::uids::UidLease;
+use crate::host::{Namespaces, ProcessIdentity};
 use crate::runtime::{
-    DestroyMode, Machine as _, MachineFacts, Outcome, Phase, SetupError, SetupEvent, SetupEvents,
-    SetupFailure, SetupRequest, Verdict,
+    DestroyMode, Ledger, Machine as _, MachineFacts, Made, Outcome, Phase, SetupError, SetupEvent,
+    SetupEvents, SetupFailure, SetupRequest, Verdict,
 };
 use crate::spans;
 
@@ -76,15 +77,20 @@ pub(super) async fn set_up(
     tracing::Span::current().record(spans::MACHINE, id.as_str());
     let span = spans::driven_machine(&request);
     let workflow_id = request.workflow_id.clone();
+    let ledger = request.ledger.clone();
     let preparing = prepare_all(runtime, request, events);
     let (prepared, accel) = tokio::select! {
         prepared = preparing => prepared?,
         outcome = interrupt.raised() => return Err(ended(Phase::Prepare, outcome)),
     };
+    let Prepared { leases, size, disks, qmp_path, guest_end, agent_listener } = prepared;
+    if let Err(failure) = note(ledger.as_ref(), Made::Leases(leases.held())).await {
+        free(leases).await;
+        return Err(SetupError::new(Phase::Prepare, failure));
+    }
     phases.finish(Phase::Prepare);
 
     phases.start(Phase::Spawn);
-    let Prepared { leases, size, disks, qmp_path, guest_end, agent_listener } = prepared;
     let started = start(settings, &leases, (disks, guest_end), accel, size);
     let Started { keeper, mut keeper_events } = match started {
         Ok(started) => started,
@@ -93,6 +99,17 @@ pub(super) async fn set_up(
             return Err(error);
         }
     };
+    // Beside QEMU's start, which takes longer.
+    let noted = tokio::spawn({
+        let identity = ProcessIdentity::of(keeper.pid().as_raw_pid().unsigned_abs());
+        async move {
+            match identity {
+                Ok(identity) => note(ledger.as_ref(), Made::Keeper(identity)).await,
+                // It has ended, which is told by its events.
+                Err(_) => Ok(()),
+            }
+        }
+    });
     // The agent is awaited from the start: on a quick machine it comes before QMP's greeting is read.
     let parameters = InitParameters { job_id: workflow_id, ..InitParameters::default() };
     let greetings = greet(agent_listener, parameters, settings.agent_timeout, Patience::default());
@@ -114,6 +131,14 @@ pub(super) async fn set_up(
         Ok(connected) => connected,
         Err(why) => return Err(never_ran(keeper, keeper_events, leases, evidence, why).await),
     };
+    if let Err(failure) =
+        noted.await.unwrap_or_else(|error| Err(SetupFailure::Ended(Outcome::internal(error))))
+    {
+        keeper.kill().await;
+        let usage = leases.usage();
+        free(leases).await;
+        return Err(SetupError { usage, ..SetupError::new(Phase::Spawn, failure) });
+    }
     phases.finish(Phase::Spawn);
     let facts = facts(settings, &leases, &keeper, accel, size);
     let ports = match facts.cid {
@@ -151,6 +176,19 @@ pub(super) async fn set_up(
     wait(&machine, &interrupt, Phase::Handshake, reached).await?;
     phases.finish(Phase::Handshake);
     Ok(machine)
+}
+
+/// Writes down what was made; returns once that is durable.
+async fn note(ledger: Option<&Arc<dyn Ledger>>, made: Made) -> Result<(), SetupFailure> {
+    let Some(ledger) = ledger.cloned() else { return Ok(()) };
+    let noted = tokio::task::spawn_blocking(move || ledger.note(made)).await;
+    noted.map_err(|error| SetupFailure::Ended(Outcome::internal(error)))?.map_err(|error| {
+        let detail = with_causes(&error);
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => SetupFailure::Ended(Outcome::HostDiskFull { detail }),
+            _ => SetupFailure::HostCannot(detail),
+        }
+    })
 }
 
 async fn prepare_all(

@@ -1,15 +1,14 @@
 //! The directory of all runs, and that of one, by their descriptors: what was checked is what is used.
 
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use creel_keeper::{is_still, remove_directory};
 use rustix::fs::{
-    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, fsync, mkdirat, openat,
-    renameat, unlinkat,
+    AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, fallocate, flock, mkdirat, openat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -17,15 +16,14 @@ use tokio::sync::oneshot;
 use super::error::{RecordError, failed};
 use super::record::{Record, VERSION};
 use crate::runtime::MachineId;
+use crate::state::durable::{self, Failed, sync_directory};
+use crate::state::own::{self, MAX_RECORD_BYTES, check_owner};
 
 const RUNS: &str = "runs";
 const RECORD: &str = "record.json";
 const NEW_RECORD: &str = "record.json.new";
 const LOG: &str = "log";
 const PART: &str = ".part-";
-
-/// A plan has at most some hundred steps of at most some KiB; this keeps another's file from being read into memory.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// A verdict more than the record had before.
 const RESERVE_BYTES: u64 = 4096;
@@ -54,37 +52,13 @@ pub(super) fn runs_path(state_dir: &Path) -> PathBuf {
 impl RunsDirectory {
     /// Makes it and its parents where they are missing, and opens it.
     pub(super) fn make(state_dir: &Path) -> Result<Self, RecordError> {
-        let path = runs_path(state_dir);
-        // Root's state directory holds images too, which anyone may read.
-        let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
-        let made = DirBuilder::new().recursive(true).mode(mode).create(state_dir);
-        made.map_err(failed("make", state_dir))?;
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("make", &path)(error));
-            }
-            _ => {}
-        }
-        Self::open(state_dir)?.ok_or_else(|| failed("open", &path)(io::Error::from(io::ErrorKind::NotFound)))
+        let (path, fd) = own::make(state_dir, RUNS)?;
+        Ok(Self { path, fd })
     }
 
     /// Opens it; `None` when there is none.
     pub(super) fn open(state_dir: &Path) -> Result<Option<Self>, RecordError> {
-        let path = runs_path(state_dir);
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(RecordError::WrongKind { path }),
-            Err(error) => return Err(failed("open", &path)(error)),
-        };
-        let file = File::from(fd);
-        let found = file.metadata().map_err(failed("inspect", &path))?;
-        check_owner(&path, found.uid())?;
-        if found.mode() & 0o077 != 0 {
-            return Err(RecordError::OpenToOthers { path, mode: found.mode() & 0o777 });
-        }
-        Ok(Some(Self { path, fd: file.into() }))
+        Ok(own::open(state_dir, RUNS)?.map(|(path, fd)| Self { path, fd }))
     }
 
     /// Two at once would each count what the other is about to remove. `None`: somebody else is at it.
@@ -171,7 +145,7 @@ impl RunsDirectory {
             Err(Errno::EXIST | Errno::NOTEMPTY) => return Err(RecordError::Exists { id: id.to_string() }),
             Err(error) => return Err(failed("name", &self.path_of(id))(error)),
         }
-        sync_directory(&self.fd).map_err(failed("sync", &self.path))
+        sync_directory(self.fd.as_fd()).map_err(failed("sync", &self.path))
     }
 
     /// Removes a run's directory, whose lock is held here. It loses its name first, so that nobody meets half a record.
@@ -232,34 +206,15 @@ impl RunDirectory {
 
     /// Reads the record, which should be that of `id`.
     pub(super) fn read(&self, id: &MachineId) -> Result<Record, RecordError> {
-        #[derive(serde::Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-
-        let (path, mut file) = self.open_file(RECORD)?;
-        let bytes = file.metadata().map_err(failed("inspect", &path))?.len();
-        if bytes > MAX_RECORD_BYTES {
-            return Err(RecordError::TooLong { path, bytes });
-        }
-        let mut text = Vec::new();
-        (&mut file).take(MAX_RECORD_BYTES).read_to_end(&mut text).map_err(failed("read", &path))?;
-        let unreadable = |source| RecordError::Unreadable { path: path.clone(), source };
-        // First, since a newer one may have another form altogether.
-        let Versioned { version } = serde_json::from_slice(&text).map_err(unreadable)?;
-        if version > VERSION {
-            return Err(RecordError::Newer { path, version, known: VERSION });
-        }
-        let record: Record = serde_json::from_slice(&text).map_err(unreadable)?;
+        let (path, file) = own::open_file(self.fd.as_fd(), &self.path, RECORD)?;
+        let record: Record = own::read_versioned(&path, file, VERSION)?;
         if record.id != *id {
             return Err(RecordError::WrongId { path, found: record.id.to_string() });
         }
         Ok(record)
     }
 
-    /// Replaces the record as a whole: a reader meets the old one or the new one at any time. Once this has returned, the
-    /// new one survives a power cut too: the bytes are on the disk before the name leads to them, and so is the name.
-    /// Should it fail, the old one stands.
+    /// Replaces the record as a whole; see [`durable::replace`].
     pub(super) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let (path, new) = (self.path.join(RECORD), self.path.join(NEW_RECORD));
         let text = serde_json::to_vec_pretty(record)
@@ -268,15 +223,11 @@ impl RunDirectory {
         if text.len() as u64 > MAX_RECORD_BYTES {
             return Err(RecordError::TooLong { path, bytes: text.len() as u64 });
         }
-        let written = self.open_new().and_then(|mut file| {
-            // Not truncated first: that would give the reserve back.
-            file.write_all(&text)?;
-            file.set_len(text.len() as u64)?;
-            file.sync_all()
-        });
-        written.map_err(failed("write", &new))?;
-        renameat(&self.fd, NEW_RECORD, &self.fd, RECORD).map_err(failed("replace", &path))?;
-        sync_directory(&self.fd).map_err(failed("sync", &self.path))?;
+        durable::replace(self.fd.as_fd(), RECORD, NEW_RECORD, &text).map_err(|error| match error {
+            Failed::Write(error) => failed("write", &new)(error),
+            Failed::Replace(error) => failed("replace", &path)(error),
+            Failed::Sync(error) => failed("sync", &self.path)(error),
+        })?;
         self.reserve(text.len() as u64);
         Ok(())
     }
@@ -284,7 +235,7 @@ impl RunDirectory {
     /// Takes room for the next record while there is some: what a run ends with can be written down although its own log
     /// has filled the disk. File systems that can't do without it.
     fn reserve(&self, bytes: u64) {
-        if let Ok(file) = self.open_new() {
+        if let Ok(file) = durable::open_new(self.fd.as_fd(), NEW_RECORD) {
             let _ = fallocate(&file, FallocateFlags::empty(), 0, 2 * bytes + RESERVE_BYTES);
         }
     }
@@ -292,11 +243,6 @@ impl RunDirectory {
     /// Gives the room back.
     pub(super) fn release(&self) {
         let _ = unlinkat(&self.fd, NEW_RECORD, AtFlags::empty());
-    }
-
-    fn open_new(&self) -> io::Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(&self.fd, NEW_RECORD, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
     /// A new file for the log.
@@ -309,27 +255,11 @@ impl RunDirectory {
 
     /// The log, for reading.
     pub(super) fn open_log(&self) -> Result<(PathBuf, File), RecordError> {
-        self.open_file(LOG)
+        own::open_file(self.fd.as_fd(), &self.path, LOG)
     }
 
     pub(super) fn log_path(&self) -> PathBuf {
         self.path.join(LOG)
-    }
-
-    fn open_file(&self, name: &str) -> Result<(PathBuf, File), RecordError> {
-        let path = self.path.join(name);
-        // Nonblocking, should it be a pipe.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::LOOP) => return Err(RecordError::WrongKind { path }),
-            Err(error) => return Err(failed("read", &path)(error)),
-        };
-        let file = File::from(fd);
-        if !file.metadata().map_err(failed("inspect", &path))?.is_file() {
-            return Err(RecordError::WrongKind { path });
-        }
-        Ok((path, file))
     }
 
     /// What it takes on the disk, in bytes.
@@ -346,21 +276,5 @@ impl RunDirectory {
     pub(super) fn last_written(&self) -> Option<jiff::Timestamp> {
         let found = rustix::fs::statat(&self.fd, LOG, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         jiff::Timestamp::from_second(found.st_mtime).ok()
-    }
-}
-
-fn check_owner(path: &Path, owner: u32) -> Result<(), RecordError> {
-    let expected = rustix::process::geteuid().as_raw();
-    if owner == expected {
-        return Ok(());
-    }
-    Err(RecordError::ForeignOwner { path: path.to_owned(), owner, expected })
-}
-
-/// Some file systems know no fsync of directories, and say so.
-fn sync_directory(fd: &OwnedFd) -> rustix::io::Result<()> {
-    match fsync(fd) {
-        Err(Errno::INVAL) => Ok(()),
-        other => other,
     }
 }

@@ -46,7 +46,10 @@ pub enum RecordError {
 }
 
 /// For `map_err`: what was done, and to what.
-pub(super) fn failed<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> RecordError {
+pub(in crate::state) fn failed<E: Into<io::Error>>(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> RecordError {
     let path = path.to_owned();
     move |error| {
         let source: io::Error = error.into();

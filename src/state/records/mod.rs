@@ -27,6 +27,7 @@ mod store;
 mod writer;
 
 pub use error::RecordError;
+pub(in crate::state) use error::failed;
 pub use record::{Record, RecordState, StepRecord};
 pub use retention::{Pruned, Retention};
 pub use store::{Damaged, Listed, Records};

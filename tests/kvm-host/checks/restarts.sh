@@ -23,6 +23,10 @@ while_creeld_is_away_machines_stay_as_they_were() {
     diff <(echo "$before") <(echo "$after")
     # It is away still, or none of this says anything.
     same "$(main_pid)" 0 "creeld's pid"
+    # What creeld has written down is there without it.
+    creel debug state --json "$id" | tee "$out" | jq -c '.[0] | {stage, leases, keeper, keeper_lives}'
+    jq -e '.[0] | .stage == "ready" and .keeper_lives and .leases.cid > 2' "$out"
+    same "$(jq '.[0].keeper.pid' "$out")" "$(keeper_of "$id")" "the keeper's pid in the machine's record"
     kill -0 "$client"
     echo "    the client waits"
     wait "$client"
@@ -38,6 +42,7 @@ a_returning_creeld_ends_what_it_finds_and_says_so() {
     eventually 30 no_machines
     says_what_it_ended "$id"
     not pgrep -x qemu-system-x86
+    same "$(creel debug state --json | jq length)" 0 "records of machines"
     no_drop_ins
     restart_creeld
 }
