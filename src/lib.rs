@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod exit;
+pub mod failpoint;
 pub mod host;
 pub mod image;
 pub mod machines;

@@ -14,6 +14,7 @@ use super::entry::{End, Entry, Stage};
 use super::events::Happening;
 use super::registry::{Lifetime, Registry};
 use crate::error::with_causes;
+use crate::failpoint;
 use crate::host::boot_id;
 use crate::runtime::{
     DestroyMode, HeldLeases, Ledger, Machine, MachineUsage, Outcome, Phase, Runtime, SetupError, SetupEvents,
@@ -132,6 +133,7 @@ impl Owner {
             keeper: None,
         };
         let begun = spawn_blocking(move || records.begin(record)).await.map_err(|error| internal(&error))?;
+        failpoint::pass("setup.recorded");
         begun.map(|ledger| Some(Arc::new(ledger))).map_err(|error| {
             let text = with_causes(&error);
             match error {
@@ -148,6 +150,7 @@ impl Owner {
 
     async fn remove_record(&self) {
         self.with_record(MachineLedger::remove).await;
+        failpoint::pass("destroy.unrecorded");
     }
 
     async fn with_record(
@@ -238,6 +241,7 @@ impl Owner {
         self.registry.advance(&self.entry, Stage::Ending(Arc::clone(&machine)));
         let usage = machine.usage();
         self.write_record(MachineStage::Ending).await;
+        failpoint::pass("destroy.recorded");
         let freed = self.destroy(&*machine, &reason).await;
         if freed.is_ok() {
             self.remove_record().await;

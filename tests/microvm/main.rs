@@ -20,6 +20,7 @@ mod debian;
 mod disk_full;
 mod documents;
 mod exec_ends;
+mod failpoints;
 mod grpc;
 mod guest_ends;
 mod image_care;

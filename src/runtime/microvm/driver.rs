@@ -26,6 +26,7 @@ use super::request::{Reply, Request, ShellAsked};
 use super::signs::{sign_of, sign_of_keeper};
 use super::work::WorkTable;
 use crate::agent::{Greeted, Loss, MAX_DETAIL_CHARS, Session, SessionEvent, SessionEvents};
+use crate::failpoint;
 use crate::runtime::{DestroyMode, MachineUsage, Outcome, ShellError, ShellRequest, SignalError, Verdict};
 use crate::text::one_line;
 
@@ -312,6 +313,7 @@ impl Driver {
             replies.extend(self.power_off().await);
         }
         let mut failures = self.end_processes().await;
+        failpoint::pass("destroy.processes");
         // Whatever the guest said last is on the console only now.
         let console_tail = Some(self.parts.keeper.console_tail(CONSOLE_TAIL_BYTES))
             .filter(|last| !last.is_empty())
@@ -321,6 +323,7 @@ impl Driver {
         let Parts { keeper, leases, state, mut requests, .. } = self.parts;
         drop(keeper);
         failures.extend(leases.free().await);
+        failpoint::pass("destroy.leases");
         let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
         if let Err(error) = &result {
             warn!(%error, "failed to free all of the machine");

@@ -21,6 +21,7 @@ use super::runtime::{CgroupSettings, Confinement, Settings};
 use super::vsock::{Acquired, GuestEnd, Vsocks};
 use crate::agent::Hub;
 use crate::error::with_causes;
+use crate::failpoint;
 use crate::host::tmpfile::read_only;
 use crate::host::uids::UidLease;
 use crate::image::{Arch, Image, ImageError, VolumeError, VolumeTemplates};
@@ -278,6 +279,7 @@ impl Preparation {
         // QEMU refuses a descriptor that could do more than the disk says, and so would we.
         let source = source.map(|file| read_only(&file).map(OwnedFd::from)).transpose()?;
         let directory = MachineDirectory::acquire(&run_dir, id.as_str())?;
+        failpoint::hit("setup.directory")?;
         let qmp_path = directory.socket_path(QMP_SOCKET)?;
         let qmp_listener = std::os::unix::net::UnixListener::bind(&qmp_path)?;
         std::fs::set_permissions(&qmp_path, std::fs::Permissions::from_mode(0o600))?;
@@ -290,12 +292,14 @@ impl Preparation {
                 MachineCgroup::acquire(&plan.root, id.as_str(), plan.limits(size.memory_mib, size.vcpus))
             })
             .transpose()?;
+        failpoint::hit("setup.cgroup")?;
         let mut jail = confinement
             .map(|Confinement { layers, contents }| {
                 let boot = [(image.spec.kernel.as_path(), &kernel), (image.spec.initrd.as_path(), &initrd)];
                 MachineJail::acquire(layers, settings.jail, &contents, boot, accel == Accel::Kvm)
             })
             .transpose()?;
+        failpoint::hit("setup.jail")?;
         let us = rustix::process::geteuid().as_raw();
         let user = jail.as_ref().and_then(MachineJail::user).map_or(us, UidLease::uid);
         if hub.is_none() {
@@ -306,6 +310,7 @@ impl Preparation {
         }
         let Acquired { guest_end, listener: agent_listener, cid } =
             vsocks.acquire(hub.as_ref(), &directory, user)?;
+        failpoint::hit("setup.vsock")?;
         Ok(Prepared {
             leases: Leases { directory, image, cgroup, cid, jail },
             size,

@@ -29,6 +29,7 @@ use super::signs::sign_of_keeper;
 use super::vsock::{GuestEnd, VSOCK_PREFIX};
 use crate::agent::{InitParameters, Patience};
 use crate::error::with_causes;
+use crate::failpoint;
 use crate::host::uids::UidLease;
 use crate::host::{Namespaces, ProcessIdentity};
 use crate::runtime::{
@@ -84,7 +85,7 @@ pub(super) async fn set_up(
         outcome = interrupt.raised() => return Err(ended(Phase::Prepare, outcome)),
     };
     let Prepared { leases, size, disks, qmp_path, guest_end, agent_listener } = prepared;
-    if let Err(failure) = note(ledger.as_ref(), Made::Leases(leases.held())).await {
+    if let Err(failure) = note(ledger.as_ref(), Made::Leases(leases.held()), "setup.leased").await {
         free(leases).await;
         return Err(SetupError::new(Phase::Prepare, failure));
     }
@@ -99,12 +100,17 @@ pub(super) async fn set_up(
             return Err(error);
         }
     };
+    if let Err(error) = failpoint::hit("setup.keeper") {
+        keeper.kill().await;
+        free(leases).await;
+        return Err(SetupError::new(Phase::Spawn, SetupFailure::HostCannot(error.to_string())));
+    }
     // Beside QEMU's start, which takes longer.
     let noted = tokio::spawn({
         let identity = ProcessIdentity::of(keeper.pid().as_raw_pid().unsigned_abs());
         async move {
             match identity {
-                Ok(identity) => note(ledger.as_ref(), Made::Keeper(identity)).await,
+                Ok(identity) => note(ledger.as_ref(), Made::Keeper(identity), "setup.started").await,
                 // It has ended, which is told by its events.
                 Err(_) => Ok(()),
             }
@@ -127,6 +133,10 @@ pub(super) async fn set_up(
             return Err(SetupError { usage, ..ended(Phase::Spawn, outcome) });
         }
     };
+    let connected = connected.and_then(|qmp| match failpoint::hit("setup.qmp") {
+        Ok(()) => Ok(qmp),
+        Err(error) => Err(error.to_string()),
+    });
     let (qmp, qmp_events) = match connected {
         Ok(connected) => connected,
         Err(why) => return Err(never_ran(keeper, keeper_events, leases, evidence, why).await),
@@ -175,13 +185,20 @@ pub(super) async fn set_up(
     let reached = |state: &State| matches!(state, State::Ready | State::Gone { .. });
     wait(&machine, &interrupt, Phase::Handshake, reached).await?;
     phases.finish(Phase::Handshake);
+    if let Err(error) = failpoint::hit("setup.ready") {
+        if let Err(error) = machine.destroy(DestroyMode::Kill).await {
+            tracing::warn!(%error, "failed to free all of a machine that was not set up");
+        }
+        return Err(SetupError::new(Phase::Handshake, SetupFailure::HostCannot(error.to_string())));
+    }
     Ok(machine)
 }
 
 /// Writes down what was made; returns once that is durable.
-async fn note(ledger: Option<&Arc<dyn Ledger>>, made: Made) -> Result<(), SetupFailure> {
+async fn note(ledger: Option<&Arc<dyn Ledger>>, made: Made, place: &'static str) -> Result<(), SetupFailure> {
     let Some(ledger) = ledger.cloned() else { return Ok(()) };
-    let noted = tokio::task::spawn_blocking(move || ledger.note(made)).await;
+    let noted =
+        tokio::task::spawn_blocking(move || ledger.note(made).and_then(|()| failpoint::hit(place))).await;
     noted.map_err(|error| SetupFailure::Ended(Outcome::internal(error)))?.map_err(|error| {
         let detail = with_causes(&error);
         match error.kind() {

@@ -1,6 +1,7 @@
 //! A creeld of the test's own: without systemd, on the sandbox's socket.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -41,6 +42,12 @@ impl<'a> Daemon<'a> {
             .arg(file)
             .arg(sandbox.world().program.with_file_name("creeld"));
         Self::start_as(sandbox, command, &[])
+    }
+
+    /// One whose work ends or fails at these places (`creel::failpoint`): the build of the tests, since a release has none.
+    pub fn start_to_fail(sandbox: &'a Sandbox, failpoints: &str) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_creeld"));
+        Self::start_as(sandbox, program, &[("CREEL_FAILPOINTS", failpoints)])
     }
 
     fn start_as(sandbox: &'a Sandbox, mut command: Command, variables: &[(&str, &str)]) -> Self {
@@ -93,6 +100,17 @@ impl<'a> Daemon<'a> {
     pub fn kill(mut self) {
         kill_process(self.pid(), Signal::KILL).expect("it runs");
         let _ = self.child.take().expect("it runs").wait();
+    }
+
+    /// Waits for the end of one that has been told to kill itself.
+    pub fn has_died(mut self) {
+        let mut child = self.child.take().expect("it was started");
+        let mut status = None;
+        wait_until(Duration::from_secs(10), "creeld has died", || {
+            status = child.try_wait().expect("its status");
+            status.is_some()
+        });
+        assert_eq!(status.and_then(|status| status.signal()), Some(9), "{}", self.log());
     }
 
     /// SIGTERM; its exit code.
