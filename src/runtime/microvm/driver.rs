@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::evidence::{Evidence, Finding, SETTLE, Sign};
+use super::evidence::{Evidence, Finding, Sign};
 use super::greeting::Greeting;
 use super::keeper::{Keeper, KeeperEnd, KeeperEvent};
 use super::leases::Leases;
@@ -150,7 +150,7 @@ impl Driver {
 
     async fn next_input(&mut self) -> Input {
         const FAR: Duration = Duration::from_secs(24 * 3600);
-        let settle = self.unsettled_since.map(|since| since + SETTLE);
+        let settle = self.unsettled_since.map(|since| since + self.evidence.patience());
         let away = self.away.as_ref().map(|away| away.until);
         let wake = self.work.next_deadline().into_iter().chain(settle).chain(away).min();
         let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
@@ -287,7 +287,7 @@ impl Driver {
             Finding::Ended(outcome) => Some(outcome),
             Finding::Unsettled => {
                 let since = *self.unsettled_since.get_or_insert_with(Instant::now);
-                (since.elapsed() >= SETTLE).then(|| self.evidence.settled())
+                (since.elapsed() >= self.evidence.patience()).then(|| self.evidence.settled())
             }
         }
     }

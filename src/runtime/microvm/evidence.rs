@@ -3,16 +3,19 @@
 //! A machine that dies says so in several places, in no fixed order: the agent's connection breaks,
 //! QMP sends a last event and closes, the keeper records an exit status. Reading the first one alone
 //! gives the wrong verdict (a panic looks like a lost agent). So evidence is collected until the cause
-//! is proven, or until [`SETTLE`] has passed since the first sign, and then the strongest decides.
+//! is proven, or until it has been waited for ([`Evidence::patience`]), and then the strongest decides.
 //! Console text is never among it: the guest writes that.
 
 use std::time::Duration;
 
 use crate::runtime::{CrashCause, OutOfMemory, Outcome};
 
-/// How long the first sign of an end waits for stronger evidence. QMP and the keeper answer within
-/// milliseconds on an idle host; the bound is for one that compiles beside us.
+/// How long the first sign of an end waits for stronger evidence, which may never come: the agent's connection breaks alone.
 pub const SETTLE: Duration = Duration::from_millis(800);
+
+/// How long it waits where the rest is certain to come: QEMU's end ends its keeper, and QMP with it. That takes milliseconds
+/// on an idle host, and seconds on one that swaps, whose verdicts must be no others.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How `qemu_thread_create` ends a QEMU that gets no thread (`error_exit` in util/qemu-thread-posix.c).
 const SIGABRT: i32 = 6;
@@ -146,7 +149,12 @@ impl Evidence {
         }
     }
 
-    /// What to believe once [`SETTLE`] has passed since the first sign.
+    /// How long to wait for more, from the first sign on.
+    pub fn patience(&self) -> Duration {
+        if self.qmp_closed || self.qemu.is_some() { LAST_WORDS } else { SETTLE }
+    }
+
+    /// What to believe once [`Self::patience`] is over.
     pub fn settled(&self) -> Outcome {
         if let Some(outcome) = self.proven() {
             return outcome;
@@ -278,6 +286,17 @@ mod tests {
         assert_eq!(evidence.settled(), expected);
         evidence.add(Sign::KeeperGone { how: "exit status 0".into() });
         assert_eq!(evidence.finding(), Finding::Ended(expected));
+    }
+
+    #[test]
+    fn what_is_certain_to_come_is_waited_for_longer() {
+        assert_eq!(after(&[agent_closed()]).patience(), SETTLE);
+        assert_eq!(after(&[agent_closed(), Sign::QmpClosed]).patience(), LAST_WORDS);
+        let killed = Sign::QemuEnded(ProcessEnd::Signalled(9));
+        assert_eq!(after(std::slice::from_ref(&killed)).patience(), LAST_WORDS);
+        // A holder that is stopped kills QEMU first, and the keeper's word of it comes late on a busy host.
+        let stopped = after(&[agent_closed(), Sign::QmpClosed, killed, Sign::HolderStopped]);
+        assert_eq!(stopped.finding(), Finding::Ended(crashed(CrashCause::HolderStopped)));
     }
 
     #[test]
