@@ -135,8 +135,11 @@ impl Writer {
         }
     }
 
-    /// Puts together what is written next, behind what is still to be.
+    /// Puts together what is written next, behind what is still to be, unless that is enough.
     fn collect(&self, batch: &mut Batch, flushed: &mut Vec<oneshot::Sender<()>>) -> Result<(), FrameError> {
+        if batch.remaining() >= AHEAD_BYTES {
+            return Ok(());
+        }
         let messages = std::mem::take(&mut self.0.queues().messages);
         if !messages.is_empty() {
             for Outgoing { envelope, flushed: waiting } in messages {
