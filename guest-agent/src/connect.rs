@@ -166,16 +166,10 @@ impl AsyncWrite for Writer {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wanted: usize = parts.iter().map(|part| part.len()).sum();
         loop {
             let mut ready = std::task::ready!(self.0.poll_write_ready(context))?;
             match ready.try_io(|socket| Ok(rustix::io::writev(socket.get_ref(), parts)?)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Ok(written)) if written < wanted => {
-                    // It is full, which another attempt would only say again.
-                    ready.clear_ready();
-                    return Poll::Ready(Ok(written));
-                }
                 Ok(result) => return Poll::Ready(result),
                 Err(_would_block) => {}
             }

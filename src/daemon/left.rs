@@ -25,7 +25,13 @@ impl LeftRecords {
     /// Removes the records of machines that are gone: to be called once those that lived have been ended. Of what a newer
     /// creel wrote, and of what still has a keeper, the records stay.
     pub(super) fn remove_of_the_gone(&self) {
-        let boot_id = boot_id().unwrap_or_default();
+        let boot_id = match boot_id() {
+            Ok(boot_id) => boot_id,
+            Err(error) => {
+                error!(%error, "which machines are gone can't be told: their records stay");
+                return;
+            }
+        };
         let mut removed = Vec::new();
         for (id, found) in &self.found {
             match found {
@@ -34,8 +40,8 @@ impl LeftRecords {
                     continue;
                 }
                 Ok(_) => {}
-                Err(newer @ RecordError::Newer { .. }) => {
-                    warn!(machine = %id, error = %newer, "a machine's record is left as it is");
+                Err(left @ (RecordError::Newer { .. } | RecordError::Io { .. })) => {
+                    warn!(machine = %id, error = %with_causes(left), "a machine's record is left as it is");
                     continue;
                 }
                 // All that a machine has is named after it, so there is nothing of this one.

@@ -28,6 +28,9 @@ use crate::state::records::RecordError;
 /// process that the kernel does not let go.
 const VERDICT_BOUND: Duration = Duration::from_secs(10);
 
+/// How long the end of a machine waits for its record to say so.
+const RECORD_BOUND: Duration = Duration::from_secs(1);
+
 /// How much of the console is remembered of each machine that has ended.
 const CONSOLE_KEPT_BYTES: usize = 16 << 10;
 
@@ -87,8 +90,7 @@ impl Owner {
         let machine: Arc<dyn Machine> = match setup.await {
             Ok(machine) => Arc::from(machine),
             Err(error) => {
-                // Whatever of it could not be freed is found by what it is named.
-                self.remove_record().await;
+                self.remove_record_of_the_gone().await;
                 self.failed(&error);
                 let _ = reply.send(Err(error));
                 return;
@@ -145,7 +147,17 @@ impl Owner {
 
     /// One that can't be written says less than is so, which whoever reads it can see for himself.
     async fn write_record(&self, stage: MachineStage) {
-        self.with_record(move |record| record.reach(stage)).await;
+        // A disk that hangs holds up no end.
+        if timeout(RECORD_BOUND, self.with_record(move |record| record.reach(stage))).await.is_err() {
+            warn!("the machine's record is written late");
+        }
+    }
+
+    /// Not of a machine whose setup failed, and whose keeper did not end: its record is the last that is known of it.
+    async fn remove_record_of_the_gone(&self) {
+        let remove = |record: &MachineLedger| if record.keeper_lives() { Ok(()) } else { record.remove() };
+        self.with_record(remove).await;
+        failpoint::pass("destroy.unrecorded");
     }
 
     async fn remove_record(&self) {

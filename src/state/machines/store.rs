@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, unlinkat};
 use rustix::io::Errno;
 
 use super::record::{MachineRecord, MachineStage};
+use crate::host::ProcessIdentity;
 use crate::runtime::{Ledger, MachineId, Made};
 use crate::state::durable::{self, Failed, sync_directory};
 use crate::state::own;
@@ -172,6 +173,11 @@ impl MachineLedger {
     /// When it can't be written; what was written before stands.
     pub fn reach(&self, stage: MachineStage) -> Result<(), RecordError> {
         self.write(|record| record.stage = stage)
+    }
+
+    /// Whether the keeper that was noted lives.
+    pub fn keeper_lives(&self) -> bool {
+        self.record().as_ref().and_then(|record| record.keeper).is_some_and(ProcessIdentity::lives)
     }
 
     /// The machine is gone, with all that it held. Blocks.
