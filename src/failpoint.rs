@@ -1,7 +1,7 @@
 //! Places at which a test may end this process, let a step fail, or hold it up, so that each prefix of the work is shown to
 //! be cleaned up. Only in builds with debug assertions: in a release they are nothing, and the variable is not read.
 //!
-//! `CREEL_FAILPOINTS` names them: `setup.keeper=kill`, `setup.leased=error`, `destroy.asked=delay:500` (milliseconds), several
+//! `CREEL_FAILPOINTS` names them: `setup.keeper=kill`, `setup.leased=error`, `destroy.processes=delay:500` (milliseconds), several
 //! with a `;` between them. `kill` is SIGKILL: no destructor runs.
 
 use std::io;

@@ -51,7 +51,7 @@ pub struct DaemonRuntime {
     assembling: Mutex<Option<AbortHandle>>,
     /// What a creeld before this one has left is ended once, before the first machine.
     clean: OnceCell<()>,
-    left: LeftRecords,
+    left: Arc<LeftRecords>,
 }
 
 impl fmt::Debug for DaemonRuntime {
@@ -72,7 +72,7 @@ impl DaemonRuntime {
             readiness: watch::Sender::new(Readiness::Assembling),
             assembling: Mutex::new(None),
             clean: OnceCell::new(),
-            left,
+            left: Arc::new(left),
         });
         runtime.reload(config);
         runtime
@@ -100,8 +100,9 @@ impl DaemonRuntime {
         let allow_tcg = config.machine.allow_tcg;
         let clean = async || {
             end_stale(&config).await?;
-            self.left.remove_of_the_gone();
-            Ok::<_, String>(())
+            let left = Arc::clone(&self.left);
+            let removed = tokio::task::spawn_blocking(move || left.remove_of_the_gone()).await;
+            removed.map_err(|error| error.to_string())
         };
         if let Err(why) = self.clean.get_or_try_init(clean).await {
             // New machines beside old ones that nobody owns would be worse than none.

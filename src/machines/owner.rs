@@ -28,7 +28,7 @@ use crate::state::records::RecordError;
 /// process that the kernel does not let go.
 const VERDICT_BOUND: Duration = Duration::from_secs(10);
 
-/// How long the end of a machine waits for its record to say so.
+/// How long a machine that is ready, or ends, waits for its record to say so.
 const RECORD_BOUND: Duration = Duration::from_secs(1);
 
 /// How much of the console is remembered of each machine that has ended.
@@ -147,10 +147,7 @@ impl Owner {
 
     /// One that can't be written says less than is so, which whoever reads it can see for himself.
     async fn write_record(&self, stage: MachineStage) {
-        // A disk that hangs holds up no end.
-        if timeout(RECORD_BOUND, self.with_record(move |record| record.reach(stage))).await.is_err() {
-            warn!("the machine's record is written late");
-        }
+        self.with_record(move |record| record.reach(stage)).await;
     }
 
     /// Not of a machine whose setup failed, and whose keeper did not end: its record is the last that is known of it.
@@ -165,17 +162,19 @@ impl Owner {
         failpoint::pass("destroy.unrecorded");
     }
 
+    /// A disk that hangs holds up no verdict: what is done to the record is done later then.
     async fn with_record(
         &self,
         act: impl FnOnce(&MachineLedger) -> Result<(), RecordError> + Send + 'static,
     ) {
         let Some(record) = self.record.clone() else { return };
-        let done = spawn_blocking(move || act(&record)).await;
-        if let Err(error) =
-            done.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| with_causes(&error)))
-        {
-            warn!(%error, "the machine's record is not up to date");
-        }
+        let error = match timeout(RECORD_BOUND, spawn_blocking(move || act(&record))).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => with_causes(&error),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the disk has taken more than {RECORD_BOUND:?}"),
+        };
+        warn!(%error, "the machine's record is not up to date");
     }
 
     async fn set_up(

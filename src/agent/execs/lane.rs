@@ -169,6 +169,8 @@ mod tests {
     }
 
     proptest! {
+        /// A guest that keeps to its limit can always go on once its reader has acknowledged all, never has more under way
+        /// than its window, and may say again what it likes to after each cut.
         #[test]
         fn a_stream_neither_stalls_nor_overflows_nor_doubles_a_byte(
             steps in proptest::collection::vec((1..300_000u64, 0..=100u64, any::<bool>()), 1..200),

@@ -85,7 +85,11 @@ pub(super) async fn set_up(
         outcome = interrupt.raised() => return Err(ended(Phase::Prepare, outcome)),
     };
     let Prepared { leases, size, disks, qmp_path, guest_end, agent_listener } = prepared;
-    if let Err(failure) = note(ledger.as_ref(), Made::Leases(leases.held()), "setup.leased").await {
+    let noted = tokio::select! {
+        noted = note(ledger.as_ref(), Made::Leases(leases.held()), "setup.leased") => noted,
+        outcome = interrupt.raised() => Err(SetupFailure::Ended(outcome)),
+    };
+    if let Err(failure) = noted {
         free(leases).await;
         return Err(SetupError::new(Phase::Prepare, failure));
     }
@@ -141,9 +145,11 @@ pub(super) async fn set_up(
         Ok(connected) => connected,
         Err(why) => return Err(never_ran(keeper, keeper_events, leases, evidence, why).await),
     };
-    if let Err(failure) =
-        noted.await.unwrap_or_else(|error| Err(SetupFailure::Ended(Outcome::internal(error))))
-    {
+    let noted = tokio::select! {
+        noted = noted => noted.unwrap_or_else(|error| Err(SetupFailure::Ended(Outcome::internal(error)))),
+        outcome = interrupt.raised() => Err(SetupFailure::Ended(outcome)),
+    };
+    if let Err(failure) = noted {
         keeper.kill().await;
         let usage = leases.usage();
         free(leases).await;

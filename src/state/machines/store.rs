@@ -84,9 +84,17 @@ impl MachineRecords {
     /// Writes the first record of a machine, before there is anything else of it. Blocks.
     ///
     /// # Errors
-    /// When it can't be written; nothing is left then.
+    /// When it can't be written; nothing is left then. [`RecordError::Exists`]: another machine had this id, and its record may
+    /// be the last that is known of it.
     pub fn begin(&self, record: MachineRecord) -> Result<MachineLedger, RecordError> {
-        self.0.write(&record)?;
+        match rustix::fs::statat(&self.0.fd, format!("{}{RECORD}", record.id), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            _ => return Err(RecordError::Exists { id: format!("machine {}", record.id) }),
+        }
+        self.0.write(&record).inspect_err(|_| {
+            // It may have its name, though not for certain after a power cut.
+            let _ = self.0.remove(&record.id);
+        })?;
         Ok(MachineLedger { directory: Arc::clone(&self.0), record: Mutex::new(Some(record)) })
     }
 
@@ -185,10 +193,12 @@ impl MachineLedger {
     /// # Errors
     /// When the record can't be removed.
     pub fn remove(&self) -> Result<(), RecordError> {
-        match self.record().take() {
-            Some(record) => self.directory.remove(&record.id),
-            None => Ok(()),
+        let mut record = self.record();
+        if let Some(known) = &*record {
+            self.directory.remove(&known.id)?;
+            *record = None;
         }
+        Ok(())
     }
 
     fn write(&self, change: impl FnOnce(&mut MachineRecord)) -> Result<(), RecordError> {

@@ -60,6 +60,9 @@ fn a_record_says_how_far_its_machine_has_come_and_goes_with_it() {
     assert_eq!(read().stage, MachineStage::Ready);
     drop(ledger);
     assert_eq!(records.list().unwrap().len(), 1, "it outlives whoever wrote it");
+    assert!(matches!(records.begin(record(&id)), Err(RecordError::Exists { .. })));
+    assert_eq!(read().stage, MachineStage::Ready, "it may be the last that is known of that machine");
+    records.remove(&id).unwrap();
     let ledger = records.begin(record(&id)).unwrap();
     ledger.remove().unwrap();
     ledger.note(Made::Keeper(keeper)).unwrap();

@@ -29,7 +29,7 @@ pub enum RecordError {
     },
     #[error("`{}` is a record of version {version}, and this creel knows versions up to {known}: a newer creel wrote it", path.display())]
     Newer { path: PathBuf, version: u32, known: u32 },
-    #[error("`{}` names the run {found}, which is another's", path.display())]
+    #[error("`{}` names {found}, which is another's", path.display())]
     WrongId { path: PathBuf, found: String },
     #[error("`{}` is more than a record can be ({bytes} bytes)", path.display())]
     TooLong { path: PathBuf, bytes: u64 },
@@ -39,7 +39,7 @@ pub enum RecordError {
     ForeignOwner { path: PathBuf, owner: u32, expected: u32 },
     #[error("`{}` is open to others (mode {mode:03o}): run `chmod 700` on it", path.display())]
     OpenToOthers { path: PathBuf, mode: u32 },
-    #[error("the run {id} has a record already")]
+    #[error("{id} has a record already")]
     Exists { id: String },
     #[error(transparent)]
     Log(#[from] LogError),

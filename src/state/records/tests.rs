@@ -146,7 +146,7 @@ fn a_damaged_record_is_told_with_its_path_and_hides_no_other() {
     `runs/bbbbbbbbbb/record.json` is not a record that this version of creel can read
     failed to read `runs/cccccccccc/record.json`
     `runs/dddddddddd/record.json` is a record of version 2, and this creel knows versions up to 1: a newer creel wrote it
-    `runs/eeeeeeeeee/record.json` names the run aaaaaaaaaa, which is another's
+    `runs/eeeeeeeeee/record.json` names aaaaaaaaaa, which is another's
     `runs/ffffffffff/record.json` is a symbolic link, or not what it should be: remove it, or choose another `state.dir`
     `runs/gggggggggg` is a symbolic link, or not what it should be: remove it, or choose another `state.dir`
     ");
