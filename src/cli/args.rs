@@ -96,7 +96,7 @@ pub enum Command {
     Version(JsonArg),
     /// Print a shell's completions of creel's commands and options
     Completions(super::manual::CompletionsArgs),
-    /// Parts of creel, alone, for whoever builds or packages it
+    /// Parts of creel, alone: what creeld has written down, what packages are made with
     #[command(subcommand)]
     Debug(DebugCommand),
 }
